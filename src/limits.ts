@@ -1,0 +1,61 @@
+// Every limit of the project, and how they hang together.
+
+import { FUSE_MIN_READ_BUFFER, fuse_in_header, fuse_write_in } from "./abi-fuse.ts";
+import { assert } from "./assert.ts";
+import { PAGE_SIZE } from "./memory.ts";
+
+/** The longest target of a symbolic link, without its NUL. */
+export const SYMLINK_TARGET_MAX = 4095;
+/** The longest name of an extended attribute (XATTR_NAME_MAX of linux/limits.h). */
+export const XATTR_NAME_MAX = 255;
+
+/** The most data of one READ or WRITE. The kernel's default limit is 256 pages. */
+export const MAX_WRITE = 1 << 20;
+export const MAX_PAGES = MAX_WRITE / PAGE_SIZE;
+/** Room for a request's structs, and for its data at a page boundary. */
+export const REQUEST_SIZE = MAX_WRITE + 2 * PAGE_SIZE;
+export const REPLY_SIZE = MAX_WRITE + 2 * PAGE_SIZE;
+/** Where a request begins in its memory, so that WRITE data is aligned to a page, for O_DIRECT. */
+export const REQUEST_BASE = PAGE_SIZE - fuse_in_header.sizeof - fuse_write_in.sizeof;
+/** Where a reply begins in its memory, so that its body is aligned to a page. */
+export const REPLY_BASE = PAGE_SIZE - 16;
+
+/** Offsets are numbers, exact up to here: 8 PiB. What lies beyond is refused with EFBIG. */
+export const FILE_OFFSET_MAX = Number.MAX_SAFE_INTEGER;
+
+/** What the kernel lets run in the background (readahead, writeback, forgets) before it holds back. */
+export const MAX_BACKGROUND = 64;
+export const CONGESTION_THRESHOLD = 48;
+
+/** Inodes that the kernel may know at the same time. Each takes 128 bytes once it is used. */
+export const INODES_MAX = 1 << 23;
+export const INODE_BUCKETS = 1 << 21;
+/** File systems below SRC. */
+export const DEVICES_MAX = 1024;
+/** Open files and directories. Each takes 64 bytes once it is used. */
+export const HANDLES_MAX = 1 << 19;
+/** Pairs of an inode and a lock owner that hold or wait for POSIX locks. */
+export const LOCKS_MAX = 1 << 16;
+/** Inodes whose registration for FUSE passthrough is kept while no one has them open. */
+export const IDLE_BACKINGS_MAX = 1 << 13;
+/** The largest kernel file handle kept; inodes with larger ones keep a descriptor. */
+export const FILE_HANDLE_MAX = 40;
+
+/** The share of RLIMIT_NOFILE that cached O_PATH descriptors may take; the rest is for open files. */
+export const DESCRIPTOR_CACHE_SHARE = 0.6;
+export const DESCRIPTOR_CACHE_MIN = 64;
+/** How many cached descriptors are given up at once when the process runs out. */
+export const DESCRIPTORS_RELIEVED = 32;
+
+export const WORKERS_MAX = 64;
+
+/** Log lines about malformed input, a minute. */
+export const LIMITED_LINES_PER_MINUTE = 20;
+
+assert(REQUEST_BASE % 8 === 0 && REPLY_BASE % 8 === 0, "structs are aligned to 8 in their buffers");
+assert(REQUEST_SIZE - REQUEST_BASE >= FUSE_MIN_READ_BUFFER, "the kernel's least read buffer");
+assert(
+  REQUEST_SIZE - REQUEST_BASE >= fuse_in_header.sizeof + fuse_write_in.sizeof + MAX_WRITE,
+  "the largest WRITE fits in the request buffer",
+);
+assert(INODES_MAX * 32 < 2 ** 31, "word indices of inode records are 32-bit integers");
