@@ -132,8 +132,11 @@ export abstract class FileSystem {
   /** Before the first request: ask for features in `wishes`. `offered…` is what the kernel has. */
   init(_wishes: Wishes, _offeredFlags: number, _offeredFlags2: number): void {}
 
-  /** What came of the wishes. Called on every worker before it serves. */
-  connected(_connection: Connection): void {}
+  /**
+   * What came of the wishes. Called on every worker before it serves. `device` is the worker's descriptor of
+   * /dev/fuse; -1 on other transports.
+   */
+  connected(_connection: Connection, _device: number): void {}
 
   /** The mount is gone; no method is called any more. */
   destroy(): void {}

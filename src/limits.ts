@@ -36,6 +36,9 @@ export const DEVICES_MAX = 1024;
 export const HANDLES_MAX = 1 << 19;
 /** Pairs of an inode and a lock owner that hold or wait for POSIX locks. */
 export const LOCKS_MAX = 1 << 16;
+export const LOCK_BUCKETS = 1 << 12;
+/** Requests that wait for a lock at the same time. */
+export const LOCK_WAITERS_MAX = 1 << 12;
 /** Inodes whose registration for FUSE passthrough is kept while no one has them open. */
 export const IDLE_BACKINGS_MAX = 1 << 13;
 /** The largest kernel file handle kept; inodes with larger ones keep a descriptor. */

@@ -110,7 +110,8 @@ export function passthroughConfig(
     allowDirectIo: given.allowDirectIo ?? true,
     daxFileSize: given.daxFileSize ?? null,
     kernelPassthrough:
-      given.kernelPassthrough ?? !(given.writeback || given.noOpen || given.sealSize),
+      given.kernelPassthrough ??
+      !(given.writeback || given.noOpen || given.sealSize || given.allowDirectIo === false),
     locks: given.locks ?? true,
   };
   for (const [wrong, why] of contradictions(config)) if (wrong) throw new ConfigError(why);
@@ -157,6 +158,10 @@ function contradictions(config: PassthroughConfig): [boolean, string][] {
     [
       config.sealSize && config.kernelPassthrough,
       "seal-size and kernel passthrough exclude each other: writes must be seen to be refused",
+    ],
+    [
+      !config.allowDirectIo && config.kernelPassthrough,
+      "without allow-direct-io there is no kernel passthrough: the kernel would pass O_DIRECT on",
     ],
     [config.sealSize && config.writeback, "seal-size and writeback exclude each other"],
     [

@@ -108,6 +108,7 @@ export class Server {
       connection.flags & abi.FUSE_SETXATTR_EXT
         ? abi.fuse_setxattr_in.sizeof
         : abi.FUSE_COMPAT_SETXATTR_IN_SIZE;
+    fs.connected(connection, device);
     this.#metrics = options.metrics;
     this.#tracer = options.tracer;
   }
@@ -150,7 +151,7 @@ export class Server {
     if (row.replySize > 0) this.reply.clear(row.replySize);
     try {
       const result = row.run(this);
-      return row.replySize > 0 && result >= 0 && result !== REPLY_LATER ? row.replySize : result;
+      return row.replySize < 0 || result < 0 || result === REPLY_LATER ? result : row.replySize;
     } catch (error) {
       if (error instanceof AssertionError) throw error;
       log.error(`${row.name} failed by a bug of the file system, the caller gets EIO`, error);
@@ -167,7 +168,7 @@ export class Server {
       if (!request.takeName(this.name)) return this.#malformed(row, "name without end");
       if (row.names === XATTR) {
         if (this.name.length > XATTR_NAME_MAX) return -ENAMETOOLONG;
-      } else {
+      } else if (row.names !== PLACEHOLDER) {
         const wrong = this.#checkEntry(row, this.name);
         if (wrong !== 0) return wrong;
         if (row.names >= TWO_ENTRIES) {
@@ -207,6 +208,12 @@ export class Server {
     const request = this.request;
     if (length < abi.fuse_in_header.sizeof || table[request.opcode]?.silent === true) return 0;
     return this.reply.end(request.uniqueLow, request.uniqueHigh, -EINVAL);
+  }
+
+  /** The request being served, for the log. */
+  describe(): string {
+    const { opcode, nodeid, pid } = this.request;
+    return `${opcodeName(opcode)} of node ${nodeid} from process ${pid}`;
   }
 
   get nodeid(): number {
@@ -252,16 +259,18 @@ const NONE = 0;
 const LOOKUP_ENTRY = 1;
 const ENTRY = 2;
 const XATTR = 3;
-const TWO_ENTRIES = 4;
+/** A name that means nothing. */
+const PLACEHOLDER = 4;
+const TWO_ENTRIES = 5;
 /** An entry and the text of a symbolic link. */
-const ENTRY_AND_TARGET = 5;
+const ENTRY_AND_TARGET = 6;
 
 interface Operation {
   readonly name: string;
   /** The size of the argument struct. */
   readonly structSize: number;
   readonly names: number;
-  /** The size of the answer; 0 if it varies, and `run` returns it. */
+  /** The size of the answer; -1 if it varies, and `run` returns it. */
   readonly replySize: number;
   /** The kernel expects no reply. */
   readonly silent: boolean;
@@ -390,7 +399,7 @@ function create(s: Server): number {
   return result;
 }
 
-/** TMPFILE carries the name that d_tmpfile made up; it means nothing. */
+/** TMPFILE carries the placeholder that the VFS gives to a file without a name: "/". */
 function tmpfile(s: Server): number {
   const { flags, mode, umask } = abi.fuse_create_in;
   s.opened.clear();
@@ -601,7 +610,8 @@ function fallocate(s: Server): number {
 
 function lseek(s: Server): number {
   const { fh, offset, whence } = abi.fuse_lseek_in;
-  const result = s.fs.lseek(s.context, s.nodeid, s.u64(fh), s.u64(offset), s.u32(whence));
+  const from = s.request.i64(offset);
+  const result = s.fs.lseek(s.context, s.nodeid, s.u64(fh), from, s.u32(whence));
   if (result < 0) return result;
   s.reply.u64(abi.fuse_lseek_out.offset, result);
   return 0;
@@ -698,6 +708,7 @@ function row(
 }
 
 const SILENT = true;
+const VARIES = { sizeof: -1 };
 const created = { sizeof: abi.fuse_entry_out.sizeof + abi.fuse_open_out.sizeof };
 
 // INIT is not here: the session answers it before there is a server (see session.ts).
@@ -707,7 +718,7 @@ const created = { sizeof: abi.fuse_entry_out.sizeof + abi.fuse_open_out.sizeof }
   row(abi.FUSE_FORGET, "FORGET", abi.fuse_forget_in, NONE, null, forget, SILENT);
   row(abi.FUSE_GETATTR, "GETATTR", abi.fuse_getattr_in, NONE, abi.fuse_attr_out, getattr);
   row(abi.FUSE_SETATTR, "SETATTR", abi.fuse_setattr_in, NONE, abi.fuse_attr_out, setattr);
-  row(abi.FUSE_READLINK, "READLINK", null, NONE, null, readlink);
+  row(abi.FUSE_READLINK, "READLINK", null, NONE, VARIES, readlink);
   row(abi.FUSE_SYMLINK, "SYMLINK", null, ENTRY_AND_TARGET, abi.fuse_entry_out, symlink);
   row(abi.FUSE_MKNOD, "MKNOD", abi.fuse_mknod_in, ENTRY, abi.fuse_entry_out, mknod);
   row(abi.FUSE_MKDIR, "MKDIR", abi.fuse_mkdir_in, ENTRY, abi.fuse_entry_out, mkdir);
@@ -716,18 +727,18 @@ const created = { sizeof: abi.fuse_entry_out.sizeof + abi.fuse_open_out.sizeof }
   row(abi.FUSE_RENAME, "RENAME", abi.fuse_rename_in, TWO_ENTRIES, null, rename);
   row(abi.FUSE_LINK, "LINK", abi.fuse_link_in, ENTRY, abi.fuse_entry_out, link);
   row(abi.FUSE_OPEN, "OPEN", abi.fuse_open_in, NONE, abi.fuse_open_out, open);
-  row(abi.FUSE_READ, "READ", abi.fuse_read_in, NONE, null, read);
+  row(abi.FUSE_READ, "READ", abi.fuse_read_in, NONE, VARIES, read);
   row(abi.FUSE_WRITE, "WRITE", abi.fuse_write_in, NONE, abi.fuse_write_out, write);
   row(abi.FUSE_STATFS, "STATFS", null, NONE, abi.fuse_statfs_out, statfs);
   row(abi.FUSE_RELEASE, "RELEASE", abi.fuse_release_in, NONE, null, release);
   row(abi.FUSE_FSYNC, "FSYNC", abi.fuse_fsync_in, NONE, null, fsync);
   row(abi.FUSE_SETXATTR, "SETXATTR", abi.fuse_setxattr_in, XATTR, null, setxattr);
-  row(abi.FUSE_GETXATTR, "GETXATTR", abi.fuse_getxattr_in, XATTR, null, getxattr);
-  row(abi.FUSE_LISTXATTR, "LISTXATTR", abi.fuse_getxattr_in, NONE, null, listxattr);
+  row(abi.FUSE_GETXATTR, "GETXATTR", abi.fuse_getxattr_in, XATTR, VARIES, getxattr);
+  row(abi.FUSE_LISTXATTR, "LISTXATTR", abi.fuse_getxattr_in, NONE, VARIES, listxattr);
   row(abi.FUSE_REMOVEXATTR, "REMOVEXATTR", null, XATTR, null, removexattr);
   row(abi.FUSE_FLUSH, "FLUSH", abi.fuse_flush_in, NONE, null, flush);
   row(abi.FUSE_OPENDIR, "OPENDIR", abi.fuse_open_in, NONE, abi.fuse_open_out, opendir);
-  row(abi.FUSE_READDIR, "READDIR", abi.fuse_read_in, NONE, null, readdir);
+  row(abi.FUSE_READDIR, "READDIR", abi.fuse_read_in, NONE, VARIES, readdir);
   row(abi.FUSE_RELEASEDIR, "RELEASEDIR", abi.fuse_release_in, NONE, null, releasedir);
   row(abi.FUSE_FSYNCDIR, "FSYNCDIR", abi.fuse_fsync_in, NONE, null, fsyncdir);
   row(abi.FUSE_GETLK, "GETLK", abi.fuse_lk_in, NONE, abi.fuse_lk_out, getlk);
@@ -738,19 +749,19 @@ const created = { sizeof: abi.fuse_entry_out.sizeof + abi.fuse_open_out.sizeof }
   row(abi.FUSE_INTERRUPT, "INTERRUPT", abi.fuse_interrupt_in, NONE, null, interrupt);
   row(abi.FUSE_BMAP, "BMAP", abi.fuse_bmap_in, NONE, abi.fuse_bmap_out, bmap);
   row(abi.FUSE_DESTROY, "DESTROY", null, NONE, null, destroy);
-  row(abi.FUSE_IOCTL, "IOCTL", abi.fuse_ioctl_in, NONE, null, ioctl);
+  row(abi.FUSE_IOCTL, "IOCTL", abi.fuse_ioctl_in, NONE, VARIES, ioctl);
   row(abi.FUSE_POLL, "POLL", abi.fuse_poll_in, NONE, abi.fuse_poll_out, poll);
   row(abi.FUSE_NOTIFY_REPLY, "NOTIFY_REPLY", abi.fuse_notify_retrieve_in, NONE, null, notifyReply, SILENT);
   row(abi.FUSE_BATCH_FORGET, "BATCH_FORGET", abi.fuse_batch_forget_in, NONE, null, batchForget, SILENT);
   row(abi.FUSE_FALLOCATE, "FALLOCATE", abi.fuse_fallocate_in, NONE, null, fallocate);
-  row(abi.FUSE_READDIRPLUS, "READDIRPLUS", abi.fuse_read_in, NONE, null, readdirplus);
+  row(abi.FUSE_READDIRPLUS, "READDIRPLUS", abi.fuse_read_in, NONE, VARIES, readdirplus);
   row(abi.FUSE_RENAME2, "RENAME2", abi.fuse_rename2_in, TWO_ENTRIES, null, rename2);
   row(abi.FUSE_LSEEK, "LSEEK", abi.fuse_lseek_in, NONE, abi.fuse_lseek_out, lseek);
   row(abi.FUSE_COPY_FILE_RANGE, "COPY_FILE_RANGE", abi.fuse_copy_file_range_in, NONE, abi.fuse_write_out, copyFileRange);
   row(abi.FUSE_SETUPMAPPING, "SETUPMAPPING", abi.fuse_setupmapping_in, NONE, null, setupmapping);
   row(abi.FUSE_REMOVEMAPPING, "REMOVEMAPPING", abi.fuse_removemapping_in, NONE, null, removemapping);
   row(abi.FUSE_SYNCFS, "SYNCFS", abi.fuse_syncfs_in, NONE, null, syncfs);
-  row(abi.FUSE_TMPFILE, "TMPFILE", abi.fuse_create_in, ENTRY, created, tmpfile);
+  row(abi.FUSE_TMPFILE, "TMPFILE", abi.fuse_create_in, PLACEHOLDER, created, tmpfile);
   row(abi.FUSE_STATX, "STATX", abi.fuse_statx_in, NONE, abi.fuse_statx_out, statx);
   row(abi.FUSE_COPY_FILE_RANGE_64, "COPY_FILE_RANGE_64", abi.fuse_copy_file_range_in, NONE, abi.fuse_copy_file_range_out, copyFileRange64);
 }

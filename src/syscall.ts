@@ -11,15 +11,15 @@ import { makeExecutable, map, PAGE_SIZE, type Address } from "./memory.ts";
 // prettier-ignore
 const X64 = {
   read: 0, write: 1, close: 3, fstat: 5, lseek: 8, munmap: 11, ioctl: 16, pread64: 17, pwrite64: 18,
-  readv: 19, writev: 20, madvise: 28, dup: 32, getpid: 39, sendmsg: 46, recvmsg: 47,
-  socketpair: 53, kill: 62, fcntl: 72, flock: 73, fsync: 74, fdatasync: 75, ftruncate: 77,
+  readv: 19, writev: 20, madvise: 28, dup: 32, getpid: 39, socket: 41, sendmsg: 46, recvmsg: 47,
+  socketpair: 53, kill: 62, fcntl: 72, flock: 73, fsync: 74, fdatasync: 75, truncate: 76, ftruncate: 77,
   fchdir: 81, fchmod: 91, umask: 95, geteuid: 107, getegid: 108, setgroups: 116,
   setresuid: 117, setresgid: 119, capget: 125, capset: 126, statfs: 137, fstatfs: 138, prctl: 157,
   mount: 165, umount2: 166, gettid: 186, setxattr: 188, fsetxattr: 190, getxattr: 191,
   fgetxattr: 193, listxattr: 194, flistxattr: 196, removexattr: 197, fremovexattr: 199, futex: 202,
   getdents64: 217, tgkill: 234, openat: 257, mkdirat: 258, mknodat: 259, fchownat: 260,
-  newfstatat: 262, unlinkat: 263, linkat: 265, symlinkat: 266, readlinkat: 267, faccessat: 269,
-  ppoll: 271, unshare: 272, splice: 275, utimensat: 280, fallocate: 285, eventfd2: 290,
+  newfstatat: 262, unlinkat: 263, linkat: 265, symlinkat: 266, readlinkat: 267, fchmodat: 268, faccessat: 269,
+  ppoll: 271, unshare: 272, splice: 275, utimensat: 280, fallocate: 285, eventfd2: 290, dup3: 292,
   pipe2: 293, prlimit64: 302, name_to_handle_at: 303, open_by_handle_at: 304, syncfs: 306,
   setns: 308, renameat2: 316, memfd_create: 319, copy_file_range: 326, statx: 332,
 } as const;
@@ -27,15 +27,15 @@ const X64 = {
 // prettier-ignore
 const ARM64: Record<keyof typeof X64, number> = {
   read: 63, write: 64, close: 57, fstat: 80, lseek: 62, munmap: 215, ioctl: 29, pread64: 67,
-  pwrite64: 68, readv: 65, writev: 66, madvise: 233, dup: 23, getpid: 172, sendmsg: 211,
+  pwrite64: 68, readv: 65, writev: 66, madvise: 233, dup: 23, getpid: 172, socket: 198, sendmsg: 211,
   recvmsg: 212, socketpair: 199, kill: 129, fcntl: 25, flock: 32, fsync: 82, fdatasync: 83,
-  ftruncate: 46, fchdir: 50, fchmod: 52, umask: 166, geteuid: 175, getegid: 177,
+  truncate: 45, ftruncate: 46, fchdir: 50, fchmod: 52, umask: 166, geteuid: 175, getegid: 177,
   setgroups: 159, setresuid: 147, setresgid: 149, capget: 90, capset: 91, statfs: 43,
   fstatfs: 44, prctl: 167, mount: 40, umount2: 39, gettid: 178, setxattr: 5, fsetxattr: 7,
   getxattr: 8, fgetxattr: 10, listxattr: 11, flistxattr: 13, removexattr: 14, fremovexattr: 16,
   futex: 98, getdents64: 61, tgkill: 131, openat: 56, mkdirat: 34, mknodat: 33, fchownat: 54,
-  newfstatat: 79, unlinkat: 35, linkat: 37, symlinkat: 36, readlinkat: 78, faccessat: 48,
-  ppoll: 73, unshare: 97, splice: 76, utimensat: 88, fallocate: 47, eventfd2: 19, pipe2: 59,
+  newfstatat: 79, unlinkat: 35, linkat: 37, symlinkat: 36, readlinkat: 78, fchmodat: 53, faccessat: 48,
+  ppoll: 73, unshare: 97, splice: 76, utimensat: 88, fallocate: 47, eventfd2: 19, dup3: 24, pipe2: 59,
   prlimit64: 261, name_to_handle_at: 264, open_by_handle_at: 265, syncfs: 267, setns: 268,
   renameat2: 276, memfd_create: 279, copy_file_range: 285, statx: 291,
 };
@@ -87,6 +87,7 @@ const raw = linkSymbols({
   pwrite64: { ptr, args: ["i32", "i32", "u64", "u64", "u64"], returns: "i32" },
   close: { ptr, args: ["i32", "i32"], returns: "i32" },
   dup: { ptr, args: ["i32", "i32"], returns: "i32" },
+  dup3: { ptr, args: ["i32", "i32", "i32", "i32"], returns: "i32" },
   openat: { ptr, args: ["i32", "i32", "u64", "i32", "i32"], returns: "i32" },
   openat2: { ptr, args: ["i32", "i32", "u64", "u64", "u64"], returns: "i32" },
   fstat: { ptr, args: ["i32", "i32", "u64"], returns: "i32" },
@@ -102,9 +103,11 @@ const raw = linkSymbols({
   unlinkat: { ptr, args: ["i32", "i32", "u64", "i32"], returns: "i32" },
   renameat2: { ptr, args: ["i32", "i32", "u64", "i32", "u64", "i32"], returns: "i32" },
   fchmod: { ptr, args: ["i32", "i32", "i32"], returns: "i32" },
+  fchmodat: { ptr, args: ["i32", "i32", "u64", "i32"], returns: "i32" },
   fchmodat2: { ptr, args: ["i32", "i32", "u64", "i32", "i32"], returns: "i32" },
   fchownat: { ptr, args: ["i32", "i32", "u64", "i32", "i32", "i32"], returns: "i32" },
   utimensat: { ptr, args: ["i32", "i32", "u64", "u64", "i32"], returns: "i32" },
+  truncate: { ptr, args: ["i32", "u64", "u64"], returns: "i32" },
   ftruncate: { ptr, args: ["i32", "i32", "u64"], returns: "i32" },
   fallocate: { ptr, args: ["i32", "i32", "i32", "u64", "u64"], returns: "i32" },
   fsync: { ptr, args: ["i32", "i32"], returns: "i32" },
@@ -150,6 +153,7 @@ const raw = linkSymbols({
   memfd_create: { ptr, args: ["i32", "u64", "i32"], returns: "i32" },
   eventfd2: { ptr, args: ["i32", "i32", "i32"], returns: "i32" },
   pipe2: { ptr, args: ["i32", "u64", "i32"], returns: "i32" },
+  socket: { ptr, args: ["i32", "i32", "i32", "i32"], returns: "i32" },
   socketpair: { ptr, args: ["i32", "i32", "i32", "i32", "u64"], returns: "i32" },
   sendmsg: { ptr, args: ["i32", "i32", "u64", "i32"], returns: "i32" },
   recvmsg: { ptr, args: ["i32", "i32", "u64", "i32"], returns: "i32" },
@@ -176,6 +180,8 @@ export const pwrite64 = (fd: number, buffer: Address, size: number, offset: numb
   raw.pwrite64(NR.pwrite64, fd, buffer, size, offset);
 export const close = (fd: number): number => raw.close(NR.close, fd);
 export const dup = (fd: number): number => raw.dup(NR.dup, fd);
+export const dup3 = (fd: number, newFd: number, flags: number): number =>
+  raw.dup3(NR.dup3, fd, newFd, flags);
 export const openat = (dirfd: number, path: Address, flags: number, mode: number): number =>
   raw.openat(NR.openat, dirfd, path, flags, mode);
 export const openat2 = (dirfd: number, path: Address, how: Address, size: number): number =>
@@ -219,6 +225,8 @@ export const renameat2 = (
   flags: number,
 ): number => raw.renameat2(NR.renameat2, oldDirfd, oldPath, newDirfd, newPath, flags);
 export const fchmod = (fd: number, mode: number): number => raw.fchmod(NR.fchmod, fd, mode);
+export const fchmodat = (dirfd: number, path: Address, mode: number): number =>
+  raw.fchmodat(NR.fchmodat, dirfd, path, mode);
 export const fchmodat2 = (dirfd: number, path: Address, mode: number, flags: number): number =>
   raw.fchmodat2(NR.fchmodat2, dirfd, path, mode, flags);
 export const fchownat = (
@@ -230,6 +238,8 @@ export const fchownat = (
 ): number => raw.fchownat(NR.fchownat, dirfd, path, uid, gid, flags);
 export const utimensat = (dirfd: number, path: Address, times: Address, flags: number): number =>
   raw.utimensat(NR.utimensat, dirfd, path, times, flags);
+export const truncate = (path: Address, size: number): number =>
+  raw.truncate(NR.truncate, path, size);
 export const ftruncate = (fd: number, size: number): number =>
   raw.ftruncate(NR.ftruncate, fd, size);
 export const fallocate = (fd: number, mode: number, offset: number, length: number): number =>
@@ -334,6 +344,8 @@ export const memfd_create = (name: Address, flags: number): number =>
 export const eventfd2 = (count: number, flags: number): number =>
   raw.eventfd2(NR.eventfd2, count, flags);
 export const pipe2 = (fds: Address, flags: number): number => raw.pipe2(NR.pipe2, fds, flags);
+export const socket = (domain: number, type: number, protocol: number): number =>
+  raw.socket(NR.socket, domain, type, protocol);
 export const socketpair = (domain: number, type: number, protocol: number, fds: Address): number =>
   raw.socketpair(NR.socketpair, domain, type, protocol, fds);
 export const sendmsg = (fd: number, message: Address, flags: number): number =>

@@ -1,0 +1,162 @@
+// What all operations of the passthrough file system rest on: the shared state, the scratch memory of this
+// worker, how a host file becomes an entry, and how a handle gets its descriptor.
+//
+// The operations are in passthrough-names.ts, passthrough-attributes.ts, passthrough-files.ts and
+// passthrough-directories.ts, each a class that extends the one before; passthrough.ts is the whole.
+
+import {
+  O_ACCMODE,
+  O_APPEND,
+  O_CLOEXEC,
+  O_CREAT,
+  O_DIRECT,
+  O_EXCL,
+  O_NOCTTY,
+  O_NOFOLLOW,
+  O_PATH,
+  O_RDWR,
+  O_WRONLY,
+  S_IFDIR,
+  S_IFMT,
+  stat,
+} from "./abi-linux.ts";
+import { EMFILE, ENFILE } from "./errno.ts";
+import { FileSystem } from "./filesystem.ts";
+import { DESCRIPTOR_CACHE_MIN, DESCRIPTOR_CACHE_SHARE } from "./limits.ts";
+import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
+import type { PassthroughConfig } from "./passthrough-config.ts";
+import { Credentials } from "./passthrough-credentials.ts";
+import { HandleTable, type HandleAreas } from "./passthrough-handles.ts";
+import { InodeTable, type InodeAreas } from "./passthrough-inodes.ts";
+import { LockTable, type LockAreas } from "./passthrough-locks.ts";
+import { ProcFds } from "./passthrough-proc.ts";
+import type { AttrReply, EntryOut } from "./reply.ts";
+import { SharedLayout } from "./shared-table.ts";
+import { fstat, openat } from "./syscall.ts";
+
+/** Where the parts of the shared state lie. */
+export interface PassthroughAreas {
+  readonly inodes: InodeAreas;
+  readonly handles: HandleAreas;
+  readonly locks: LockAreas;
+}
+
+/** Lays the shared state out. `descriptors` is the most that the process may have open. */
+export function passthroughAreas(layout: SharedLayout, descriptors: number): PassthroughAreas {
+  const ring = Math.floor(descriptors * DESCRIPTOR_CACHE_SHARE);
+  return {
+    inodes: InodeTable.areas(layout, Math.max(DESCRIPTOR_CACHE_MIN, ring)),
+    handles: HandleTable.areas(layout),
+    locks: LockTable.areas(layout),
+  };
+}
+
+/** What a worker is given to serve the same files as the others. Plain data. */
+export interface PassthroughShare {
+  readonly config: PassthroughConfig;
+  readonly areas: PassthroughAreas;
+  /** Of /proc/self/fd. */
+  readonly procFd: number;
+}
+
+export const EMPTY = cstring("");
+export const DOT = cstring(".");
+
+export abstract class PassthroughBase extends FileSystem {
+  protected readonly config: PassthroughConfig;
+  protected readonly proc: ProcFds;
+  protected readonly inodes: InodeTable;
+  protected readonly handles: HandleTable;
+  protected readonly locks: LockTable;
+  protected readonly credentials = new Credentials();
+  protected readonly stat: Memory = smallMemory(stat.sizeof);
+
+  /**
+   * To be made on the thread that serves with it, in the memory that `share.areas` was laid out for.
+   * `locksChanged` gets the main thread to look after the waiters for locks.
+   */
+  constructor(memory: Memory, share: PassthroughShare, locksChanged: () => void) {
+    super();
+    const { config, areas } = share;
+    this.config = config;
+    this.proc = new ProcFds(share.procFd);
+    const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
+    const options = { fileHandles, mntid, useHostIno };
+    this.inodes = new InodeTable(memory, areas.inodes, options, this.proc);
+    this.handles = new HandleTable(memory, areas.handles);
+    this.locks = new LockTable(memory, areas.locks, this.inodes, locksChanged);
+  }
+
+  /** openat(2) that gives up cached descriptors when the process has run out of them. */
+  protected openAt(dirfd: number, path: Address, flags: number, mode: number): number {
+    let fd = openat(dirfd, path, flags | O_CLOEXEC, mode);
+    while ((fd === -EMFILE || fd === -ENFILE) && this.inodes.relieve())
+      fd = openat(dirfd, path, flags | O_CLOEXEC, mode);
+    return fd;
+  }
+
+  /** Opens the file behind the O_PATH descriptor `fd` anew. */
+  protected reopen(fd: number, flags: number): number {
+    return this.openAt(this.proc.dirfd, this.proc.name(fd), flags, 0);
+  }
+
+  /** The flags to open a host file with when the caller opened it with `flags`. */
+  protected hostFlags(flags: number): number {
+    let host = flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_NOFOLLOW);
+    if (!this.config.allowDirectIo) host &= ~O_DIRECT;
+    if (this.config.writeback) {
+      // The kernel reads pages to fill them up, and says itself where appended data goes.
+      if ((host & O_ACCMODE) === O_WRONLY) host = (host & ~O_ACCMODE) | O_RDWR;
+      host &= ~O_APPEND;
+    }
+    return host;
+  }
+
+  /** Looks `name` up in the directory `dirfd` and fills `entry`; the lookup count goes up by 1. */
+  protected enter(dirfd: number, name: Address, entry: EntryOut): number {
+    const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
+    return fd < 0 ? fd : this.enterFd(fd, entry);
+  }
+
+  /** The same for the O_PATH descriptor `fd`, which it takes over. Returns the nodeid, or -errno. */
+  protected enterFd(fd: number, entry: EntryOut): number {
+    fstat(fd, this.stat.address);
+    const nodeid = this.inodes.remember(fd, this.stat);
+    if (nodeid < 0) return nodeid;
+    const isDirectory = (this.stat.view.getUint32(stat.st_mode, true) & S_IFMT) === S_IFDIR;
+    const { config } = this;
+    entry.nodeid = nodeid;
+    entry.generation = this.inodes.generation(nodeid);
+    entry.entryTimeout = isDirectory ? config.dirEntryTimeout : config.entryTimeout;
+    entry.attrTimeout = isDirectory ? config.dirAttrTimeout : config.attrTimeout;
+    this.showIno(nodeid);
+    entry.attr.copyStat(this.stat);
+    return nodeid;
+  }
+
+  /** Puts what fstat found in `stat` into the reply. */
+  protected showAttr(nodeid: number, out: AttrReply): void {
+    const isDirectory = this.inodes.type(nodeid) === S_IFDIR;
+    out.attrTimeout = isDirectory ? this.config.dirAttrTimeout : this.config.attrTimeout;
+    this.showIno(nodeid);
+    out.attr.copyStat(this.stat);
+  }
+
+  /** Replaces the host's inode number in `stat` by the one that is unique over the mount. */
+  protected showIno(nodeid: number): void {
+    const offset = this.inodes.inoOffset(nodeid);
+    if (offset !== 0) this.stat.i32[(stat.st_ino >> 2) + 1]! ^= offset;
+  }
+
+  /**
+   * The descriptor of an acquired handle, opened now if it was not needed before. Returns it, or -errno.
+   */
+  protected handleFd(fh: number, nodeid: number): number {
+    const open = this.handles.fd(fh);
+    if (open >= 0) return open;
+    const inode = this.inodes.acquire(nodeid);
+    const fd = inode < 0 ? inode : this.reopen(inode, this.handles.flags(fh));
+    this.inodes.release(nodeid);
+    return fd < 0 ? fd : this.handles.setFd(fh, fd);
+  }
+}

@@ -1,0 +1,108 @@
+// Acting as the caller. What creates something does it with the caller's user and group id, so that it belongs
+// to the caller; what must clear set-user-id bits does it without the capability to leave them.
+//
+// All of this is of the calling thread alone: raw system calls, not libc's, which change all threads. What was
+// changed is put back in `finally`; if that fails the process ends, because anything it did
+// from then on would be done with the wrong rights.
+
+import { FUSE_INVALID_UIDGID } from "./abi-fuse.ts";
+import {
+  _LINUX_CAPABILITY_VERSION_3,
+  cap_data,
+  cap_header,
+  CAP_FSETID,
+  CAP_SETUID,
+  CLONE_FS,
+} from "./abi-linux.ts";
+import { assert } from "./assert.ts";
+import { EOVERFLOW, EPERM } from "./errno.ts";
+import type { Context } from "./filesystem.ts";
+import { smallMemory } from "./memory.ts";
+import {
+  capget,
+  capset,
+  prctl,
+  setgroups,
+  setresgid,
+  setresuid,
+  umask,
+  unshare,
+} from "./syscall.ts";
+
+const PR_SET_SECUREBITS = 28;
+const SECBIT_NO_SETUID_FIXUP = 1 << 2;
+const UNCHANGED = -1;
+
+export class Credentials {
+  /** Whether this thread may become somebody else. */
+  readonly privileged: boolean;
+  /** Whether the capabilities stay when the user id changes. */
+  readonly #keepsCapabilities: boolean;
+  readonly #header = smallMemory(cap_header.sizeof);
+  readonly #capabilities = smallMemory(2 * cap_data.sizeof);
+  readonly #reduced = smallMemory(2 * cap_data.sizeof);
+  #umask: number;
+
+  /**
+   * Prepares the calling thread, and must be made on the thread that uses it. The thread gets a umask and
+   * working directory of its own.
+   */
+  constructor() {
+    this.#header.view.setUint32(cap_header.version, _LINUX_CAPABILITY_VERSION_3, true);
+    const got = capget(this.#header.address, this.#capabilities.address);
+    assert(got === 0, "a thread can read its own capabilities");
+    this.#reduced.bytes.set(this.#capabilities.bytes);
+    const effective = this.#capabilities.view.getUint32(cap_data.effective, true);
+    this.#reduced.view.setUint32(cap_data.effective, effective & ~(1 << CAP_FSETID), true);
+    this.privileged = (effective & (1 << CAP_SETUID)) !== 0;
+    // The kernel has checked what the caller may do (default_permissions), with all its groups and
+    // capabilities, which we don't know. So the id changes and the capabilities stay.
+    this.#keepsCapabilities =
+      this.privileged && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) === 0;
+    unshare(CLONE_FS);
+    this.#umask = umask(0);
+    this.#umask = 0;
+  }
+
+  /**
+   * From here until `restore`, what is created belongs to the caller, and `mask` is the umask. Returns
+   * 0 or -errno; `restore` has to follow in any case.
+   */
+  assume(context: Context, mask: number): number {
+    if (mask !== this.#umask) {
+      umask(mask);
+      this.#umask = mask;
+    }
+    const { uid, gid } = context;
+    if (!this.privileged || (uid === 0 && gid === 0)) return 0;
+    if (uid === FUSE_INVALID_UIDGID || gid === FUSE_INVALID_UIDGID) return -EOVERFLOW;
+    const { groupCount, groups } = context.extensions;
+    let result = 0;
+    if (!this.#keepsCapabilities) result = setgroups(groupCount, groups);
+    if (result === 0) result = setresgid(UNCHANGED, gid, UNCHANGED);
+    if (result === 0) result = setresuid(UNCHANGED, uid, UNCHANGED);
+    return result === 0 ? 0 : -EPERM;
+  }
+
+  restore(context: Context): void {
+    if (!this.privileged || (context.uid === 0 && context.gid === 0)) return;
+    const restored =
+      setresuid(UNCHANGED, 0, UNCHANGED) === 0 &&
+      setresgid(UNCHANGED, 0, UNCHANGED) === 0 &&
+      (this.#keepsCapabilities || setgroups(0, 0) === 0);
+    assert(restored, "credentials can be put back");
+  }
+
+  /** From here until `raiseFsetid`, the kernel clears set-user-id and set-group-id bits of what is written. */
+  dropFsetid(): void {
+    if (!this.privileged) return;
+    const result = capset(this.#header.address, this.#reduced.address);
+    assert(result === 0, "a capability can be dropped");
+  }
+
+  raiseFsetid(): void {
+    if (!this.privileged) return;
+    const result = capset(this.#header.address, this.#capabilities.address);
+    assert(result === 0, "capabilities can be put back");
+  }
+}

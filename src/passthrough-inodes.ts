@@ -1,0 +1,730 @@
+// The inodes that the kernel knows, in memory that all workers share. A nodeid is the number of a record.
+//
+// A record holds who the inode is (host inode number and device), how often the kernel has looked it up, and
+// how to get at it: an O_PATH descriptor, or a kernel file handle, or both. Descriptors are a cache: the
+// ring has a place for each, and when it is full the hand evicts the next one that was not used since
+// it last came by, after its file handle was taken. Where handles can't be had, every inode keeps its descriptor.
+//
+// Invariants, under `#lock`: an inode with lookups is on the chain of its bucket, unless another file has got its
+// inode number since; `fd < 0` only with a handle; an inode's place in the ring names the inode.
+//
+// Using a descriptor takes no lock: `acquire` pins the record, `release` unpins it; a pinned record's
+// descriptor is not closed.
+
+import {
+  AT_EMPTY_PATH,
+  AT_SYMLINK_NOFOLLOW,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_PATH,
+  O_RDONLY,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  STATX_MNT_ID,
+  stat,
+  statx,
+} from "./abi-linux.ts";
+import { FUSE_ROOT_ID } from "./abi-fuse.ts";
+import { assert } from "./assert.ts";
+import { EMFILE, ENFILE, EOPNOTSUPP, ESTALE } from "./errno.ts";
+import {
+  DESCRIPTORS_RELIEVED,
+  DEVICES_MAX,
+  FILE_HANDLE_MAX,
+  INODE_BUCKETS,
+  INODES_MAX,
+} from "./limits.ts";
+import { Lock } from "./lock.ts";
+import { cstring, smallMemory, type Memory } from "./memory.ts";
+import type { FileHandles } from "./passthrough-config.ts";
+import type { ProcFds } from "./passthrough-proc.ts";
+import { RecordTable, type SharedLayout } from "./shared-table.ts";
+import { array, f64, i32, struct, u32, u64, u8 } from "./struct.ts";
+import {
+  close,
+  fstat,
+  name_to_handle_at,
+  open_by_handle_at,
+  openat,
+  statx as statxCall,
+} from "./syscall.ts";
+
+const inode_record = struct("inode_record", {
+  /** The next in the bucket's chain, or the next free record. */
+  next: u32,
+  pins: i32,
+  fd: i32,
+  /** Its place in the ring of descriptors; 0 if it has none. */
+  place: u32,
+  ino: u64,
+  lookups: f64,
+  device: u32,
+  generation: u32,
+  /** The file type and permissions at the last lookup; the type never changes. */
+  mode: u32,
+  /** Not 0 if it was used since the ring's hand last came by. */
+  recent: u32,
+  state: u32,
+  /** FUSE passthrough: 0 not asked for, > 0 the backing id, -1 refused for as long as files are open. */
+  backing: i32,
+  /** How many handles are open. */
+  opens: u32,
+  /** How many lock owners hold or want POSIX locks. */
+  lock_owners: u32,
+  // struct file_handle of name_to_handle_at(2); handle_bytes is 0 if it was not taken yet.
+  handle_bytes: u32,
+  handle_type: i32,
+  handle: array(u8, FILE_HANDLE_MAX),
+  spare: array(u32, 4),
+});
+
+// As indices of words in a record.
+const NEXT = inode_record.next >> 2;
+const FD = inode_record.fd >> 2;
+const PLACE = inode_record.place >> 2;
+const INO_LOW = inode_record.ino >> 2;
+const INO_HIGH = INO_LOW + 1;
+const LOOKUPS = inode_record.lookups >> 2;
+const DEVICE = inode_record.device >> 2;
+const GENERATION = inode_record.generation >> 2;
+const MODE = inode_record.mode >> 2;
+const RECENT = inode_record.recent >> 2;
+const STATE = inode_record.state >> 2;
+const BACKING = inode_record.backing >> 2;
+const OPENS = inode_record.opens >> 2;
+const LOCK_OWNERS = inode_record.lock_owners >> 2;
+const HANDLE_BYTES = inode_record.handle_bytes >> 2;
+const HANDLE_WORDS = 2 + FILE_HANDLE_MAX / 4;
+
+const ALIVE = 1;
+/** The descriptor must stay: the file can't be opened again. */
+const KEEP = 2;
+
+const device_record = struct("device_record", {
+  dev: u64,
+  mount_id: u64,
+  /** For open_by_handle_at. */
+  mount_fd: i32,
+  /** Whether file handles can be had. */
+  has_handles: u32,
+});
+
+const DEVICE_WORDS = device_record.sizeof >> 2;
+
+const inodes_header = struct("inodes_header", {
+  lock: u32,
+  /** Where the ring's hand is. */
+  hand: u32,
+  device_count: u32,
+  /** Inodes without a descriptor. */
+  evicted: u32,
+  /** How many passthrough registrations are kept for inodes that no one has open. */
+  idle_backings: u32,
+  pad: u32,
+});
+
+const HAND = inodes_header.hand >> 2;
+const DEVICE_COUNT = inodes_header.device_count >> 2;
+const EVICTED = inodes_header.evicted >> 2;
+const IDLE_BACKINGS = inodes_header.idle_backings >> 2;
+
+const EMPTY = cstring("");
+const DOT = cstring(".");
+
+/** Where the inodes' areas lie in shared memory. */
+export interface InodeAreas {
+  readonly header: number;
+  readonly records: number;
+  readonly buckets: number;
+  readonly devices: number;
+  readonly ring: number;
+  readonly ringSize: number;
+}
+
+export interface InodeOptions {
+  readonly fileHandles: FileHandles;
+  readonly mntid: boolean;
+  readonly useHostIno: boolean;
+}
+
+/** Registers files for FUSE passthrough. */
+export interface Registrar {
+  /** Returns a backing id > 0 for the file behind `fd`, or -1. */
+  register(fd: number): number;
+}
+
+export class InodeTable {
+  readonly #words: Int32Array;
+  readonly #lookups: Float64Array;
+  readonly #memory: Memory;
+  readonly #table: RecordTable;
+  readonly #lock: Lock;
+  readonly #header: number;
+  readonly #buckets: number;
+  readonly #devices: number;
+  readonly #ring: number;
+  readonly #ringSize: number;
+  readonly #options: InodeOptions;
+  readonly #proc: ProcFds;
+  /** struct file_handle of some other descriptor, to compare with. */
+  readonly #handle = smallMemory(8 + FILE_HANDLE_MAX);
+  readonly #mountId = smallMemory(8);
+  readonly #stat = smallMemory(stat.sizeof);
+  readonly #statx = smallMemory(statx.sizeof);
+  #lastDevice = 0;
+
+  static areas(layout: SharedLayout, ringSize: number): InodeAreas {
+    return {
+      header: layout.area("inodes", inodes_header.sizeof),
+      records: layout.area("inode records", RecordTable.size(inode_record, INODES_MAX)),
+      buckets: layout.area("inode buckets", INODE_BUCKETS * 4),
+      devices: layout.area("devices", DEVICES_MAX * device_record.sizeof),
+      ring: layout.area("descriptor ring", (ringSize + 1) * 4),
+      ringSize,
+    };
+  }
+
+  constructor(memory: Memory, areas: InodeAreas, options: InodeOptions, proc: ProcFds) {
+    this.#memory = memory;
+    this.#words = memory.i32;
+    this.#lookups = memory.f64;
+    this.#table = new RecordTable(memory, areas.records, inode_record, INODES_MAX);
+    this.#lock = new Lock(memory, areas.header + inodes_header.lock);
+    this.#header = areas.header >> 2;
+    this.#buckets = areas.buckets >> 2;
+    this.#devices = areas.devices >> 2;
+    this.#ring = areas.ring >> 2;
+    this.#ringSize = areas.ringSize;
+    this.#options = options;
+    this.#proc = proc;
+  }
+
+  /** Makes the descriptor `fd` the root. Returns 0, or -errno. */
+  addRoot(fd: number): number {
+    const result = fstat(fd, this.#stat.address);
+    if (result < 0) return result;
+    const root = this.remember(fd, this.#stat);
+    if (root < 0) return root;
+    assert(root === FUSE_ROOT_ID, "the root is the first inode");
+    this.#keep(root);
+    return 0;
+  }
+
+  /** How many inodes the kernel knows. */
+  get count(): number {
+    return this.#table.count;
+  }
+
+  /**
+   * The inode's descriptor, an O_PATH one, or -errno (ESTALE: the inode is gone). In any case `release` has to
+   * follow, and until then the descriptor stays open.
+   */
+  acquire(nodeid: number): number {
+    const table = this.#table;
+    if (!table.has(nodeid)) return -ESTALE;
+    const words = this.#words;
+    const at = table.at(nodeid);
+    const open = table.pin(nodeid);
+    const fd = words[at + FD]!;
+    if (!open || fd < 0 || words[at + STATE] === 0) return this.#reacquire(nodeid);
+    words[at + RECENT] = 1;
+    return fd;
+  }
+
+  release(nodeid: number): void {
+    if (this.#table.has(nodeid) && this.#table.unpin(nodeid)) {
+      this.#lock.acquire();
+      this.#bury(nodeid);
+      this.#lock.release();
+    }
+  }
+
+  /** Opens an evicted inode again. */
+  #reacquire(nodeid: number): number {
+    const words = this.#words;
+    const at = this.#table.at(nodeid);
+    this.#lock.acquire();
+    let fd = -ESTALE;
+    if (words[at + STATE]! & ALIVE) {
+      fd = words[at + FD]!;
+      if (fd < 0) {
+        fd = this.#openByHandle(nodeid, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0) this.#attach(nodeid, fd);
+      }
+    }
+    this.#lock.release();
+    return fd;
+  }
+
+  /** Under the lock. */
+  #openByHandle(nodeid: number, flags: number): number {
+    const at = this.#table.at(nodeid);
+    const device = this.#devices + this.#words[at + DEVICE]! * DEVICE_WORDS;
+    const mountFd = this.#words[device + (device_record.mount_fd >> 2)]!;
+    const handle = this.#memory.address + (at + HANDLE_BYTES) * 4;
+    let fd = open_by_handle_at(mountFd, handle, flags);
+    while ((fd === -EMFILE || fd === -ENFILE) && this.#relieve())
+      fd = open_by_handle_at(mountFd, handle, flags);
+    return fd;
+  }
+
+  /**
+   * Gives up some cached descriptors, when the process has run out of them. False if there are none to give.
+   */
+  relieve(): boolean {
+    this.#lock.acquire();
+    const relieved = this.#relieve();
+    this.#lock.release();
+    return relieved;
+  }
+
+  #relieve(): boolean {
+    let freed = 0;
+    for (let step = 0; step < 2 * this.#ringSize && freed < DESCRIPTORS_RELIEVED; step++) {
+      const place = this.#nextPlace();
+      if (this.#words[this.#ring + place] !== 0 && this.#evict(place)) freed++;
+    }
+    return freed > 0;
+  }
+
+  /**
+   * The inode of descriptor `fd` (O_PATH, not followed), whose struct stat is `from`: a known one or a new one.
+   * Adds 1 to its lookup count. Takes over `fd`, also when it fails. Returns the nodeid, or -errno.
+   */
+  remember(fd: number, from: Memory): number {
+    const device = this.#deviceOf(fd, from);
+    if (device < 0) {
+      close(fd);
+      return device;
+    }
+    const words = this.#words;
+    const low = from.i32[stat.st_ino >> 2]!;
+    const high = from.i32[(stat.st_ino >> 2) + 1]!;
+    const bucket = this.#bucket(low, high, device);
+    this.#lock.acquire();
+    let index = this.#find(bucket, low, high, device);
+    if (index !== 0 && !this.#isSame(index, fd)) {
+      this.#unhash(index);
+      index = 0;
+    }
+    if (index === 0) {
+      index = this.#table.allocate();
+      if (index < 0) {
+        this.#lock.release();
+        close(fd);
+        return index;
+      }
+      this.#begin(index, low, high, device);
+      words[this.#table.at(index) + NEXT] = words[bucket]!;
+      words[bucket] = index;
+    }
+    const at = this.#table.at(index);
+    words[at + MODE] = from.i32[stat.st_mode >> 2]!;
+    this.#lookups[(at + LOOKUPS) >> 1]! += 1;
+    const spare = words[at + FD]! >= 0;
+    if (!spare) this.#attach(index, fd);
+    this.#lock.release();
+    if (spare) close(fd);
+    return index;
+  }
+
+  #begin(index: number, low: number, high: number, device: number): void {
+    const words = this.#words;
+    const at = this.#table.at(index);
+    words[at + FD] = -1;
+    words[at + PLACE] = 0;
+    words[at + INO_LOW] = low;
+    words[at + INO_HIGH] = high;
+    this.#lookups[(at + LOOKUPS) >> 1] = 0;
+    words[at + DEVICE] = device;
+    words[at + GENERATION] = (words[at + GENERATION]! + 1) & 0x7fffffff;
+    words[at + STATE] = ALIVE;
+    words[at + BACKING] = 0;
+    words[at + OPENS] = 0;
+    words[at + LOCK_OWNERS] = 0;
+    words[at + HANDLE_BYTES] = 0;
+    words[this.#header + EVICTED]!++; // until #attach
+  }
+
+  /** Adds 1 to the lookup count of an inode whose descriptor the caller has acquired. */
+  rememberAgain(nodeid: number): void {
+    this.#lock.acquire();
+    this.#lookups[(this.#table.at(nodeid) + LOOKUPS) >> 1]! += 1;
+    this.#lock.release();
+  }
+
+  /**
+   * Takes `count` off the lookup count; at 0 the inode is gone. Returns the id of its FUSE passthrough
+   * registration, which the caller has to close, or 0.
+   */
+  forget(nodeid: number, count: number): number {
+    if (!this.#table.has(nodeid) || nodeid === FUSE_ROOT_ID) return 0;
+    const at = this.#table.at(nodeid);
+    const words = this.#words;
+    let backing = 0;
+    this.#lock.acquire();
+    if (words[at + STATE]! & ALIVE) {
+      const left = Math.max(0, this.#lookups[(at + LOOKUPS) >> 1]! - count);
+      this.#lookups[(at + LOOKUPS) >> 1] = left;
+      if (left === 0) {
+        this.#unhash(nodeid);
+        words[at + STATE] = 0;
+        backing = Math.max(0, words[at + BACKING]!);
+        if (backing > 0 && words[at + OPENS] === 0) words[this.#header + IDLE_BACKINGS]!--;
+        words[at + BACKING] = 0;
+        if (this.#table.close(nodeid)) this.#bury(nodeid);
+      }
+    }
+    this.#lock.release();
+    return backing;
+  }
+
+  /** Frees the record of an inode without lookups and pins. Under the lock. */
+  #bury(nodeid: number): void {
+    const at = this.#table.at(nodeid);
+    const words = this.#words;
+    const fd = words[at + FD]!;
+    if (fd >= 0) close(fd);
+    else words[this.#header + EVICTED]!--;
+    if (words[at + PLACE] !== 0) words[this.#ring + words[at + PLACE]!] = 0;
+    this.#table.free(nodeid);
+  }
+
+  // --- What an inode is ---
+
+  /** Its generation: with the nodeid, unique over the life of the mount. */
+  generation(nodeid: number): number {
+    return this.#words[this.#table.at(nodeid) + GENERATION]!;
+  }
+
+  /** The file type (S_IFMT bits) of an inode that is acquired. */
+  type(nodeid: number): number {
+    return this.#words[this.#table.at(nodeid) + MODE]! & S_IFMT;
+  }
+
+  /**
+   * What to add to the upper half of host inode numbers on this inode's device, so that they are
+   * unique over the mount: 0 for the device of the root.
+   */
+  inoOffset(nodeid: number): number {
+    if (this.#options.useHostIno) return 0;
+    return this.#words[this.#table.at(nodeid) + DEVICE]! << 16;
+  }
+
+  /** Whether some inodes have no descriptor. */
+  get hasEvicted(): boolean {
+    return this.#words[this.#header + EVICTED]! > 0;
+  }
+
+  /**
+   * A name of the file behind `fd`, whose struct stat is `from`, is about to be removed. If it is an inode
+   * that has no descriptor, it gets this one, because a removed file can't be opened again. Takes over `fd`.
+   */
+  rescue(fd: number, from: Memory): void {
+    const device = this.#deviceOf(fd, from);
+    const low = from.i32[stat.st_ino >> 2]!;
+    const high = from.i32[(stat.st_ino >> 2) + 1]!;
+    let taken = false;
+    this.#lock.acquire();
+    if (device >= 0) {
+      const index = this.#find(this.#bucket(low, high, device), low, high, device);
+      if (index !== 0 && this.#words[this.#table.at(index) + FD]! < 0 && this.#isSame(index, fd)) {
+        this.#attach(index, fd);
+        taken = true;
+      }
+    }
+    this.#lock.release();
+    if (!taken) close(fd);
+  }
+
+  // --- FUSE passthrough and locks: what hangs on an inode ---
+
+  /** The backing id, 0 if there is none yet, -1 if it was refused. The inode is acquired. */
+  backing(nodeid: number): number {
+    return this.#words[this.#table.at(nodeid) + BACKING]!;
+  }
+
+  /**
+   * Counts an open of the inode, which gets a backing id from `registrar` if it has none yet; one worker at
+   * a time. Returns the backing id, or -1 if it was refused.
+   */
+  openBacked(nodeid: number, fd: number, registrar: Registrar): number {
+    const at = this.#table.at(nodeid);
+    const words = this.#words;
+    this.#lock.acquire();
+    if (words[at + BACKING] === 0) words[at + BACKING] = registrar.register(fd);
+    else if (words[at + BACKING]! > 0 && words[at + OPENS] === 0)
+      words[this.#header + IDLE_BACKINGS]!--;
+    words[at + OPENS]!++;
+    const backing = words[at + BACKING]!;
+    this.#lock.release();
+    return backing;
+  }
+
+  /** Counts a close. Returns a backing id that is to be closed, or 0; the last `keep` ones are kept. */
+  closeBacked(nodeid: number, keep: number): number {
+    const at = this.#table.at(nodeid);
+    const words = this.#words;
+    let unused = 0;
+    this.#lock.acquire();
+    if (words[at + STATE]! & ALIVE && --words[at + OPENS]! === 0) {
+      const backing = words[at + BACKING]!;
+      if (backing < 0) {
+        words[at + BACKING] = 0; // The next to open may ask again.
+      } else if (backing > 0) {
+        if (words[this.#header + IDLE_BACKINGS]! < keep) {
+          words[this.#header + IDLE_BACKINGS]!++;
+        } else {
+          unused = backing;
+          words[at + BACKING] = 0;
+        }
+      }
+    }
+    this.#lock.release();
+    return unused;
+  }
+
+  /** How many lock owners there are. */
+  lockOwners(nodeid: number): number {
+    return this.#table.has(nodeid) ? this.#words[this.#table.at(nodeid) + LOCK_OWNERS]! : 0;
+  }
+
+  countLockOwners(nodeid: number, change: number): void {
+    Atomics.add(this.#words, this.#table.at(nodeid) + LOCK_OWNERS, change);
+  }
+
+  // --- Chains of inodes with the same hash; under the lock ---
+
+  /** The index in `#words` of the bucket's first link. */
+  #bucket(low: number, high: number, device: number): number {
+    let hash =
+      Math.imul(low ^ Math.imul(high, 0x9e3779b1), 0x85ebca6b) ^ Math.imul(device, 0xc2b2ae35);
+    hash ^= hash >>> 15;
+    return this.#buckets + (hash & (INODE_BUCKETS - 1));
+  }
+
+  #find(bucket: number, low: number, high: number, device: number): number {
+    const words = this.#words;
+    let index = words[bucket]!;
+    while (index !== 0) {
+      const at = this.#table.at(index);
+      if (
+        words[at + INO_LOW] === low &&
+        words[at + INO_HIGH] === high &&
+        words[at + DEVICE] === device
+      )
+        return index;
+      index = words[at + NEXT]!;
+    }
+    return 0;
+  }
+
+  #unhash(index: number): void {
+    const words = this.#words;
+    const at = this.#table.at(index);
+    const bucket = this.#bucket(words[at + INO_LOW]!, words[at + INO_HIGH]!, words[at + DEVICE]!);
+    let link = bucket;
+    while (words[link] !== 0 && words[link] !== index) link = this.#table.at(words[link]!) + NEXT;
+    if (words[link] === index) words[link] = words[at + NEXT]!;
+  }
+
+  /**
+   * Whether the inode of that number is the file behind `fd`. While it has a descriptor, its number can't have
+   * passed to another file; afterwards the file handle tells.
+   */
+  #isSame(index: number, fd: number): boolean {
+    const words = this.#words;
+    const at = this.#table.at(index);
+    if (words[at + FD]! >= 0) return true;
+    if (!this.#takeHandle(fd)) return false;
+    const handle = this.#handle.i32;
+    const length = 2 + ((handle[0]! + 3) >> 2);
+    for (let word = 0; word < length; word++)
+      if (handle[word] !== words[at + HANDLE_BYTES + word]) return false;
+    return true;
+  }
+
+  // --- Descriptors and file handles; under the lock ---
+
+  /** Gives an inode without descriptor this one. */
+  #attach(index: number, fd: number): void {
+    const words = this.#words;
+    const at = this.#table.at(index);
+    words[this.#header + EVICTED]!--;
+    words[at + FD] = fd;
+    const device = this.#devices + words[at + DEVICE]! * DEVICE_WORDS;
+    if (words[device + (device_record.has_handles >> 2)] === 0) return;
+    for (let step = 0; step < 2 * this.#ringSize; step++) {
+      const place = this.#nextPlace();
+      if (words[this.#ring + place] !== 0 && !this.#evict(place)) continue;
+      words[this.#ring + place] = index;
+      words[at + PLACE] = place;
+      words[at + RECENT] = 0;
+      return;
+    }
+    // Everything in the ring is in use at this moment: this one keeps its descriptor until it is forgotten.
+  }
+
+  /** Takes the descriptor out of the ring, so that it stays until the inode is forgotten. */
+  #keep(index: number): void {
+    const words = this.#words;
+    const at = this.#table.at(index);
+    words[at + STATE]! |= KEEP;
+    if (words[at + PLACE] !== 0) words[this.#ring + words[at + PLACE]!] = 0;
+    words[at + PLACE] = 0;
+  }
+
+  #nextPlace(): number {
+    const words = this.#words;
+    const place = words[this.#header + HAND]! + 1;
+    const next = place > this.#ringSize ? 1 : place;
+    words[this.#header + HAND] = next;
+    return next;
+  }
+
+  /** Frees a place of the ring, by closing the descriptor or by letting it stay without a place. */
+  #evict(place: number): boolean {
+    const words = this.#words;
+    const index = words[this.#ring + place]!;
+    const at = this.#table.at(index);
+    if (words[at + RECENT] !== 0) {
+      words[at + RECENT] = 0;
+      return false;
+    }
+    if (!this.#table.tryClose(index)) return false;
+    const fd = words[at + FD]!;
+    if (this.#canReopen(index, fd)) {
+      words[at + FD] = -1;
+      words[at + PLACE] = 0;
+      words[this.#ring + place] = 0;
+      words[this.#header + EVICTED]!++;
+      close(fd);
+    } else {
+      this.#keep(index);
+    }
+    this.#table.reopen(index);
+    return true;
+  }
+
+  /** Makes sure that the inode has a file handle and a name, without which it can't be opened again. */
+  #canReopen(index: number, fd: number): boolean {
+    if (fstat(fd, this.#stat.address) < 0 || this.#stat.i32[stat.st_nlink >> 2] === 0) return false;
+    const at = this.#table.at(index) + HANDLE_BYTES;
+    if (this.#words[at] !== 0) return true;
+    if (!this.#takeHandle(fd)) return false;
+    for (let word = 0; word < HANDLE_WORDS; word++)
+      this.#words[at + word] = this.#handle.i32[word]!;
+    return true;
+  }
+
+  /** Puts the file handle of `fd` into `#handle`. */
+  #takeHandle(fd: number): boolean {
+    const handle = this.#handle;
+    handle.bytes.fill(0);
+    handle.i32[0] = FILE_HANDLE_MAX;
+    const { address } = handle;
+    return (
+      name_to_handle_at(fd, EMPTY.address, address, this.#mountId.address, AT_EMPTY_PATH) === 0
+    );
+  }
+
+  // --- Devices ---
+
+  /** The number of the device that `fd` lies on, -errno if it can't be had. */
+  #deviceOf(fd: number, from: Memory): number {
+    const words = this.#words;
+    const low = from.i32[stat.st_dev >> 2]!;
+    const high = from.i32[(stat.st_dev >> 2) + 1]!;
+    let mountLow = 0;
+    let mountHigh = 0;
+    if (this.#options.mntid) {
+      const { address, i32 } = this.#statx;
+      const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+      const result = statxCall(fd, EMPTY.address, flags, STATX_MNT_ID, address);
+      if (result < 0) return result;
+      mountLow = i32[statx.stx_mnt_id >> 2]!;
+      mountHigh = i32[(statx.stx_mnt_id >> 2) + 1]!;
+    }
+    const last = this.#lastDevice;
+    if (
+      last < words[this.#header + DEVICE_COUNT]! &&
+      this.#isDevice(last, low, high, mountLow, mountHigh)
+    )
+      return last;
+    this.#lock.acquire();
+    let index = 0;
+    while (
+      index < words[this.#header + DEVICE_COUNT]! &&
+      !this.#isDevice(index, low, high, mountLow, mountHigh)
+    )
+      index++;
+    let result = index;
+    if (index === words[this.#header + DEVICE_COUNT]!) {
+      result = index < DEVICES_MAX ? this.#addDevice(index, fd, from) : -ENFILE;
+      if (result >= 0) {
+        const at = this.#devices + index * DEVICE_WORDS;
+        words[at] = low;
+        words[at + 1] = high;
+        words[at + 2] = mountLow;
+        words[at + 3] = mountHigh;
+        words[this.#header + DEVICE_COUNT] = index + 1;
+      }
+    }
+    this.#lock.release();
+    if (result >= 0) this.#lastDevice = result;
+    return result;
+  }
+
+  #isDevice(
+    index: number,
+    low: number,
+    high: number,
+    mountLow: number,
+    mountHigh: number,
+  ): boolean {
+    const words = this.#words;
+    const at = this.#devices + index * DEVICE_WORDS;
+    return (
+      words[at] === low &&
+      words[at + 1] === high &&
+      words[at + 2] === mountLow &&
+      words[at + 3] === mountHigh
+    );
+  }
+
+  /** Finds out whether the device of `fd` has file handles that can be opened. */
+  #addDevice(index: number, fd: number, from: Memory): number {
+    const words = this.#words;
+    const at = this.#devices + index * DEVICE_WORDS;
+    words[at + (device_record.mount_fd >> 2)] = -1;
+    words[at + (device_record.has_handles >> 2)] = 0;
+    if (this.#options.fileHandles === "never") return index;
+    const type = from.i32[stat.st_mode >> 2]! & S_IFMT;
+    const flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+    let mountFd = -EOPNOTSUPP;
+    if (type === S_IFDIR) mountFd = openat(fd, DOT.address, flags | O_DIRECTORY, 0);
+    else if (type === S_IFREG) mountFd = this.#proc.open(fd, flags);
+    if (mountFd >= 0) {
+      const reopened = this.#takeHandle(fd)
+        ? open_by_handle_at(mountFd, this.#handle.address, O_PATH | O_NOFOLLOW | O_CLOEXEC)
+        : -EOPNOTSUPP;
+      if (reopened >= 0) {
+        close(reopened);
+        words[at + (device_record.mount_fd >> 2)] = mountFd;
+        words[at + (device_record.has_handles >> 2)] = 1;
+        return index;
+      }
+      close(mountFd);
+      mountFd = reopened;
+    }
+    return this.#options.fileHandles === "always" ? mountFd : index;
+  }
+
+  /** Whether inodes on the root's device can be known by file handle. */
+  get hasHandles(): boolean {
+    return this.#words[this.#devices + (device_record.has_handles >> 2)] !== 0;
+  }
+}

@@ -1,0 +1,309 @@
+// Operations on names: looking up, creating, linking, renaming, removing.
+
+import {
+  AT_EMPTY_PATH,
+  AT_REMOVEDIR,
+  AT_SYMLINK_FOLLOW,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_PATH,
+  RENAME_WHITEOUT,
+  S_IFDIR,
+  stat,
+} from "./abi-linux.ts";
+import { FUSE_ROOT_ID } from "./abi-fuse.ts";
+import { EINVAL, ENOENT, ENOTDIR, ESTALE } from "./errno.ts";
+import type { Context } from "./filesystem.ts";
+import { SYMLINK_TARGET_MAX } from "./limits.ts";
+import { cstring, type Address } from "./memory.ts";
+import { PassthroughBase, EMPTY } from "./passthrough-base.ts";
+import type { DataOut, EntryOut } from "./reply.ts";
+import type { Name } from "./request.ts";
+import {
+  close,
+  fstat,
+  linkat,
+  mkdirat,
+  mknodat,
+  readlinkat,
+  renameat2,
+  setxattr,
+  symlinkat,
+  unlinkat,
+} from "./syscall.ts";
+
+const DOT_DOT = cstring("..");
+
+export abstract class PassthroughNames extends PassthroughBase {
+  override lookup(_context: Context, parent: number, name: Name, entry: EntryOut): number {
+    const dirfd = this.inodes.acquire(parent);
+    let result = dirfd;
+    if (dirfd >= 0) {
+      if (isDots(name)) result = this.#enterDots(parent, dirfd, name.length, entry);
+      else result = this.enter(dirfd, name.address, entry);
+      if (result === -ENOENT && this.#remembersMissing) {
+        entry.nodeid = 0;
+        entry.entryTimeout = this.config.entryTimeout;
+        result = 0;
+      }
+    }
+    this.inodes.release(parent);
+    return result;
+  }
+
+  /** Whether the kernel may keep that a name does not exist: only where nobody else makes it exist. */
+  get #remembersMissing(): boolean {
+    return this.config.cache === "always" || this.config.cache === "metadata";
+  }
+
+  /** `.` and `..`, for NFS export. The root is its own parent, and what was moved out of it has none. */
+  #enterDots(nodeid: number, fd: number, length: number, entry: EntryOut): number {
+    if (length === 1 || nodeid === FUSE_ROOT_ID) {
+      const again = this.reopen(fd, O_PATH | O_NOFOLLOW);
+      return again < 0 ? again : this.enterFd(again, entry);
+    }
+    const parent = this.openAt(fd, DOT_DOT.address, O_PATH | O_DIRECTORY, 0);
+    if (parent < 0) return parent;
+    if (!this.#isInside(parent)) {
+      close(parent);
+      return -ESTALE;
+    }
+    return this.enterFd(parent, entry);
+  }
+
+  /** Whether the way up from directory `fd` comes past the root. */
+  #isInside(fd: number): boolean {
+    const root = this.inodes.acquire(FUSE_ROOT_ID);
+    const rootId = root < 0 ? "" : this.#identity(root);
+    let at = fd;
+    let id = this.#identity(at);
+    for (;;) {
+      if (id === rootId) break;
+      const up = this.openAt(at, DOT_DOT.address, O_PATH | O_DIRECTORY, 0);
+      if (at !== fd) close(at);
+      at = up;
+      const upId = up < 0 ? id : this.#identity(up);
+      if (upId === id) break; // the root of all directories, or an error
+      id = upId;
+    }
+    if (at !== fd && at >= 0) close(at);
+    this.inodes.release(FUSE_ROOT_ID);
+    return id === rootId;
+  }
+
+  /** Device and inode number. */
+  #identity(fd: number): string {
+    if (fstat(fd, this.stat.address) < 0) return "?";
+    const { view } = this.stat;
+    return `${view.getBigUint64(stat.st_dev, true)}:${view.getBigUint64(stat.st_ino, true)}`;
+  }
+
+  override readlink(_context: Context, nodeid: number, out: DataOut): number {
+    const fd = this.inodes.acquire(nodeid);
+    const length =
+      fd < 0
+        ? fd
+        : readlinkat(fd, EMPTY.address, out.address, Math.min(out.limit, SYMLINK_TARGET_MAX));
+    this.inodes.release(nodeid);
+    return length === -ENOENT ? -EINVAL : length; // what readlink(2) says of other files
+  }
+
+  override symlink(
+    context: Context,
+    parent: number,
+    name: Name,
+    target: Name,
+    entry: EntryOut,
+  ): number {
+    const dirfd = this.inodes.acquire(parent);
+    let result = dirfd < 0 ? dirfd : this.credentials.assume(context, 0);
+    try {
+      if (result >= 0) result = symlinkat(target.address, dirfd, name.address);
+    } finally {
+      this.credentials.restore(context);
+    }
+    if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, 0, entry);
+    this.inodes.release(parent);
+    return result;
+  }
+
+  override mknod(
+    context: Context,
+    parent: number,
+    name: Name,
+    mode: number,
+    rdev: number,
+    umask: number,
+    entry: EntryOut,
+  ): number {
+    const dirfd = this.inodes.acquire(parent);
+    let result = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
+    try {
+      if (result >= 0) result = mknodat(dirfd, name.address, mode, rdev);
+    } finally {
+      this.credentials.restore(context);
+    }
+    if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, 0, entry);
+    this.inodes.release(parent);
+    return result;
+  }
+
+  override mkdir(
+    context: Context,
+    parent: number,
+    name: Name,
+    mode: number,
+    umask: number,
+    entry: EntryOut,
+  ): number {
+    const dirfd = this.inodes.acquire(parent);
+    let result = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
+    try {
+      if (result >= 0) result = mkdirat(dirfd, name.address, mode);
+    } finally {
+      this.credentials.restore(context);
+    }
+    if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, AT_REMOVEDIR, entry);
+    this.inodes.release(parent);
+    return result;
+  }
+
+  /** Enters what was just made; takes it away again if its security attributes can't be set. */
+  #enterCreated(
+    context: Context,
+    dirfd: number,
+    name: Address,
+    removal: number,
+    entry: EntryOut,
+  ): number {
+    const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0) return fd;
+    const labelled = this.label(context, fd);
+    if (labelled < 0) {
+      close(fd);
+      unlinkat(dirfd, name, removal);
+      return labelled;
+    }
+    return this.enterFd(fd, entry);
+  }
+
+  /** Sets the security attributes that came with the request on the file behind `fd`. */
+  protected label(context: Context, fd: number): number {
+    for (const { name, value } of context.extensions.securityContexts) {
+      const result = setxattr(this.proc.path(fd), name.address, value.address, value.length, 0);
+      if (result < 0) return result;
+    }
+    return 0;
+  }
+
+  override unlink(_context: Context, parent: number, name: Name): number {
+    return this.#remove(parent, name, 0);
+  }
+
+  override rmdir(_context: Context, parent: number, name: Name): number {
+    return this.#remove(parent, name, AT_REMOVEDIR);
+  }
+
+  #remove(parent: number, name: Name, flags: number): number {
+    const dirfd = this.inodes.acquire(parent);
+    let result = dirfd;
+    if (dirfd >= 0) {
+      if (this.inodes.hasEvicted) this.#rescue(dirfd, name.address);
+      result = unlinkat(dirfd, name.address, flags);
+    }
+    this.inodes.release(parent);
+    return result;
+  }
+
+  /** What is about to lose a name may be in use and can't be opened again after: it needs a descriptor. */
+  #rescue(dirfd: number, name: Address): void {
+    const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0) return;
+    fstat(fd, this.stat.address);
+    this.inodes.rescue(fd, this.stat);
+  }
+
+  override rename(
+    context: Context,
+    parent: number,
+    name: Name,
+    newParent: number,
+    newName: Name,
+    flags: number,
+  ): number {
+    const from = this.inodes.acquire(parent);
+    const to = this.inodes.acquire(newParent);
+    let result = from < 0 ? from : to < 0 ? to : 0;
+    if (result >= 0) {
+      if (this.inodes.hasEvicted) this.#rescue(to, newName.address);
+      result =
+        flags & RENAME_WHITEOUT
+          ? this.#renameWithWhiteout(context, from, name, to, newName, flags)
+          : renameat2(from, name.address, to, newName.address, flags);
+    }
+    this.inodes.release(newParent);
+    this.inodes.release(parent);
+    return result;
+  }
+
+  /** The whiteout that stays behind belongs to the caller. */
+  #renameWithWhiteout(
+    context: Context,
+    from: number,
+    name: Name,
+    to: number,
+    newName: Name,
+    flags: number,
+  ): number {
+    let result = this.credentials.assume(context, 0);
+    try {
+      if (result >= 0) result = renameat2(from, name.address, to, newName.address, flags);
+    } finally {
+      this.credentials.restore(context);
+    }
+    return result;
+  }
+
+  override link(
+    _context: Context,
+    nodeid: number,
+    newParent: number,
+    newName: Name,
+    entry: EntryOut,
+  ): number {
+    const fd = this.inodes.acquire(nodeid);
+    const dirfd = this.inodes.acquire(newParent);
+    let result = fd < 0 ? fd : dirfd;
+    if (result >= 0) result = this.#linkFd(fd, dirfd, newName.address);
+    if (result >= 0) result = this.enter(dirfd, newName.address, entry);
+    this.inodes.release(newParent);
+    this.inodes.release(nodeid);
+    return result;
+  }
+
+  #linkFd(fd: number, dirfd: number, newName: Address): number {
+    const result = linkat(fd, EMPTY.address, dirfd, newName, AT_EMPTY_PATH);
+    if (result !== -ENOENT) return result;
+    // Without CAP_DAC_READ_SEARCH only the way over /proc is allowed.
+    return linkat(this.proc.dirfd, this.proc.name(fd), dirfd, newName, AT_SYMLINK_FOLLOW);
+  }
+
+  override forget(nodeid: number, count: number): void {
+    const backing = this.inodes.forget(nodeid, count);
+    if (backing > 0) this.closeBacking(backing);
+  }
+
+  /** Ends a registration for FUSE passthrough. */
+  protected abstract closeBacking(id: number): void;
+
+  /** ENOTDIR unless the acquired inode is a directory. */
+  protected checkDirectory(nodeid: number): number {
+    return this.inodes.type(nodeid) === S_IFDIR ? 0 : -ENOTDIR;
+  }
+}
+
+function isDots(name: Name): boolean {
+  if (name.length > 2) return false;
+  const text = name.toString();
+  return text === "." || text === "..";
+}

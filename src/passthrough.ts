@@ -1,0 +1,131 @@
+// The passthrough file system: a directory of the host, served as it is.
+
+import * as abi from "./abi-fuse.ts";
+import {
+  AT_FDCWD,
+  O_DIRECTORY,
+  O_CLOEXEC,
+  O_PATH,
+  RLIMIT_NOFILE,
+  rlimit,
+  statfs,
+} from "./abi-linux.ts";
+import { errnoMessage } from "./errno.ts";
+import type { Connection, Wishes } from "./filesystem.ts";
+import { cstring, smallMemory, type Memory } from "./memory.ts";
+import { passthroughAreas, type PassthroughShare } from "./passthrough-base.ts";
+import { ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
+import { PassthroughDirectories } from "./passthrough-directories.ts";
+import { InodeTable } from "./passthrough-inodes.ts";
+import { LockWaiters } from "./passthrough-locks.ts";
+import { ProcFds } from "./passthrough-proc.ts";
+import { readU64 } from "./request.ts";
+import { createShared, SharedLayout } from "./shared-table.ts";
+import { fstatfs, openat, prlimit64 } from "./syscall.ts";
+
+export { passthroughConfig, ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
+export type { PassthroughShare } from "./passthrough-base.ts";
+
+/** File systems whose close(2) has nothing to report: what is written is in the page cache, and stays. */
+const LOCAL_FILE_SYSTEMS = new Set([
+  0xef53, // ext2, ext3, ext4
+  0x58465342, // xfs
+  0x9123683e, // btrfs
+  0xf2f52010, // f2fs
+  0x01021994, // tmpfs
+  0x858458f6, // ramfs
+]);
+/** File systems that are stacked on others. */
+const STACKED_FILE_SYSTEMS = new Set([0x794c7630 /* overlayfs */, 0xf15f /* ecryptfs */]);
+
+export class PassthroughFs extends PassthroughDirectories {
+  readonly #fsType: number;
+
+  constructor(memory: Memory, share: PassthroughShare, locksChanged: () => void) {
+    super(memory, share, locksChanged);
+    const root = this.inodes.acquire(abi.FUSE_ROOT_ID);
+    const figures = smallMemory(statfs.sizeof);
+    this.#fsType =
+      root >= 0 && fstatfs(root, figures.address) >= 0 ? readU64(figures.view, statfs.f_type) : 0;
+    this.inodes.release(abi.FUSE_ROOT_ID);
+  }
+
+  override init(wishes: Wishes, _offeredFlags: number, offeredFlags2: number): void {
+    const { config } = this;
+    const wants = (wanted: boolean, flag: number): number => (wanted ? flag : 0);
+    wishes.flags |=
+      abi.FUSE_ASYNC_READ |
+      abi.FUSE_ATOMIC_O_TRUNC |
+      abi.FUSE_EXPORT_SUPPORT |
+      abi.FUSE_BIG_WRITES |
+      abi.FUSE_DONT_MASK |
+      abi.FUSE_HAS_IOCTL_DIR |
+      abi.FUSE_DO_READDIRPLUS |
+      abi.FUSE_READDIRPLUS_AUTO |
+      abi.FUSE_ASYNC_DIO |
+      abi.FUSE_PARALLEL_DIROPS |
+      abi.FUSE_CACHE_SYMLINKS |
+      abi.FUSE_SETXATTR_EXT |
+      wants(config.cache === "auto", abi.FUSE_AUTO_INVAL_DATA) |
+      wants(config.locks, abi.FUSE_POSIX_LOCKS | abi.FUSE_FLOCK_LOCKS) |
+      wants(config.writeback, abi.FUSE_WRITEBACK_CACHE) |
+      wants(config.noOpen, abi.FUSE_NO_OPEN_SUPPORT) |
+      wants(config.noOpendir, abi.FUSE_NO_OPENDIR_SUPPORT) |
+      wants(config.killprivV2 && this.credentials.privileged, abi.FUSE_HANDLE_KILLPRIV_V2) |
+      wants(config.xattr, abi.FUSE_POSIX_ACL);
+    wishes.flags2 |=
+      abi.FUSE_CREATE_SUPP_GROUP |
+      abi.FUSE_DIRECT_IO_ALLOW_MMAP |
+      abi.FUSE_ALLOW_IDMAP |
+      wants(config.xattr, abi.FUSE_SECURITY_CTX) |
+      wants(config.kernelPassthrough && this.credentials.privileged, abi.FUSE_PASSTHROUGH);
+    if (wishes.flags2 & offeredFlags2 & abi.FUSE_PASSTHROUGH)
+      wishes.maxStackDepth = STACKED_FILE_SYSTEMS.has(this.#fsType) ? 2 : 1;
+  }
+
+  override connected(connection: Connection, device: number): void {
+    super.connected(connection, device);
+    this.closeReports = !LOCAL_FILE_SYSTEMS.has(this.#fsType);
+  }
+
+  /** What hangs on the locks of this file system, for the main thread. */
+  lockWaiters(): LockWaiters {
+    return new LockWaiters(this.locks);
+  }
+}
+
+/** Opens the source and makes the state that the workers will share. Throws ConfigError if that fails. */
+export function sharePassthrough(config: PassthroughConfig): {
+  memory: Memory;
+  share: PassthroughShare;
+} {
+  const path = cstring(config.source);
+  const root = openat(AT_FDCWD, path.address, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+  if (root < 0)
+    throw new ConfigError(
+      `cannot open the source directory ${config.source}: ${errnoMessage(root)}`,
+    );
+  const layout = new SharedLayout();
+  const areas = passthroughAreas(layout, descriptorLimit());
+  const share = { config, areas, procFd: ProcFds.openDirectory() };
+  const memory = createShared(layout);
+  const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
+  const options = { fileHandles, mntid, useHostIno };
+  const inodes = new InodeTable(memory, areas.inodes, options, new ProcFds(share.procFd));
+  const result = inodes.addRoot(root);
+  if (result < 0)
+    throw new ConfigError(
+      `cannot use the source directory ${config.source}: ${errnoMessage(result)}` +
+        (config.inodeFileHandles === "always"
+          ? "; its file system has no file handles, or opening them is not allowed (CAP_DAC_READ_SEARCH)"
+          : ""),
+    );
+  return { memory, share };
+}
+
+/** How many descriptors the process may have open. */
+function descriptorLimit(): number {
+  const limit = smallMemory(rlimit.sizeof);
+  prlimit64(0, RLIMIT_NOFILE, 0, limit.address);
+  return Math.min(readU64(limit.view, rlimit.rlim_cur), 2 ** 20);
+}

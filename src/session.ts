@@ -1,0 +1,172 @@
+// The channel over /dev/fuse: the INIT handshake, and the loop that reads a request, has the server handle
+// it, and writes the reply. Each worker runs the loop on a descriptor of its own, a clone of the mount's.
+
+import {
+  FUSE_ABORT_ERROR,
+  FUSE_COMPAT_INIT_IN_SIZE,
+  FUSE_DEV_IOC_CLONE,
+  FUSE_INIT,
+  FUSE_INIT_EXT,
+  FUSE_KERNEL_MINOR_VERSION,
+  FUSE_KERNEL_MINOR_VERSION_MIN,
+  FUSE_KERNEL_VERSION,
+  FUSE_MAX_PAGES,
+  FUSE_PASSTHROUGH,
+  FUSE_REQUEST_TIMEOUT,
+  fuse_init_in,
+  fuse_init_out,
+} from "./abi-fuse.ts";
+import { AT_FDCWD, O_CLOEXEC, O_RDWR } from "./abi-linux.ts";
+import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT, ENOTCONN, EPROTO, errnoMessage } from "./errno.ts";
+import type { Connection, FileSystem, Wishes } from "./filesystem.ts";
+import {
+  CONGESTION_THRESHOLD,
+  MAX_BACKGROUND,
+  MAX_PAGES,
+  MAX_WRITE,
+  REPLY_BASE,
+  REPLY_SIZE,
+  REQUEST_BASE,
+  REQUEST_SIZE,
+} from "./limits.ts";
+import { log } from "./log.ts";
+import { cstring, map, smallMemory } from "./memory.ts";
+import { Reply } from "./reply.ts";
+import { Request } from "./request.ts";
+import { Server, type ServerOptions } from "./server.ts";
+import { ioctl, openat, read, write } from "./syscall.ts";
+
+/** What the handshake is to see to, beside what the file system wishes. */
+export interface SessionOptions {
+  /** Seconds after which the kernel aborts the connection over an unanswered request; 0 for never. */
+  readonly requestTimeout: number;
+}
+
+/** The buffers of one thread that serves. */
+export function makeBuffers(): { request: Request; reply: Reply } {
+  return {
+    request: new Request(map(REQUEST_SIZE), REQUEST_BASE),
+    reply: new Reply(map(REPLY_SIZE), REPLY_BASE),
+  };
+}
+
+const READ_SIZE = REQUEST_SIZE - REQUEST_BASE;
+
+/**
+ * Answers the kernel's INIT on the descriptor of a new mount, for `fs`. Blocks until the request is there, which
+ * is at once after mounting. Throws if the kernel speaks another protocol.
+ */
+export function handshake(device: number, fs: FileSystem, options: SessionOptions): Connection {
+  const { request, reply } = makeBuffers();
+  for (;;) {
+    let length: number;
+    do length = read(device, request.address, READ_SIZE);
+    while (length === -EINTR || length === -EAGAIN);
+    if (length < 0) throw new Error(`cannot read from /dev/fuse: ${errnoMessage(length)}`);
+    const isInit = request.begin(length) && request.opcode === FUSE_INIT;
+    if (!isInit || !request.takeStruct(FUSE_COMPAT_INIT_IN_SIZE))
+      throw new Error("the kernel's first request on /dev/fuse is not INIT");
+    const connection = answerInit(request, reply, fs, options);
+    const result = connection === null ? -EPROTO : fuse_init_out.sizeof;
+    const sent = reply.end(request.uniqueLow, request.uniqueHigh, result);
+    const written = write(device, reply.address, sent);
+    if (written < 0) throw new Error(`cannot answer INIT: ${errnoMessage(written)}`);
+    if (connection === null)
+      throw new Error(
+        "the kernel's FUSE protocol is older than 7.27: Linux 4.18 or newer is needed",
+      );
+    if (connection !== "again") return connection;
+  }
+}
+
+/** Fills the reply. Null: the protocol is too old. "again": of another major version, the kernel asks anew. */
+function answerInit(
+  request: Request,
+  reply: Reply,
+  fs: FileSystem,
+  options: SessionOptions,
+): Connection | null | "again" {
+  const major = request.u32(fuse_init_in.major);
+  const kernelMinor = request.u32(fuse_init_in.minor);
+  reply.clear(fuse_init_out.sizeof);
+  reply.u32(fuse_init_out.major, FUSE_KERNEL_VERSION);
+  reply.u32(fuse_init_out.minor, FUSE_KERNEL_MINOR_VERSION);
+  if (major > FUSE_KERNEL_VERSION) return "again";
+  if (major < FUSE_KERNEL_VERSION || kernelMinor < FUSE_KERNEL_MINOR_VERSION_MIN) return null;
+  const minor = Math.min(kernelMinor, FUSE_KERNEL_MINOR_VERSION);
+  const offered = request.u32(fuse_init_in.flags);
+  const extended = (offered & FUSE_INIT_EXT) !== 0 && request.takeStruct(fuse_init_in.sizeof);
+  const offered2 = extended ? request.u32(fuse_init_in.flags2) : 0;
+  const maxReadahead = request.u32(fuse_init_in.max_readahead);
+  const wishes: Wishes = {
+    flags: FUSE_MAX_PAGES | FUSE_ABORT_ERROR,
+    flags2: options.requestTimeout > 0 ? FUSE_REQUEST_TIMEOUT : 0,
+    maxStackDepth: 0,
+    requestTimeout: options.requestTimeout,
+    maxBackground: MAX_BACKGROUND,
+    congestionThreshold: CONGESTION_THRESHOLD,
+    maxReadahead,
+  };
+  fs.init(wishes, offered, offered2);
+  const flags2 = wishes.flags2 & offered2;
+  const flags = (wishes.flags & offered) | (flags2 !== 0 ? FUSE_INIT_EXT : 0);
+  const view = reply.view;
+  const at = reply.body;
+  reply.u32(fuse_init_out.minor, minor);
+  reply.u32(fuse_init_out.max_readahead, Math.min(maxReadahead, wishes.maxReadahead));
+  reply.u32(fuse_init_out.flags, flags);
+  reply.u32(fuse_init_out.flags2, flags2);
+  view.setUint16(at + fuse_init_out.max_background, wishes.maxBackground, true);
+  view.setUint16(at + fuse_init_out.congestion_threshold, wishes.congestionThreshold, true);
+  reply.u32(fuse_init_out.max_write, MAX_WRITE);
+  reply.u32(fuse_init_out.time_gran, 1);
+  view.setUint16(at + fuse_init_out.max_pages, MAX_PAGES, true);
+  if (flags2 & FUSE_PASSTHROUGH) reply.u32(fuse_init_out.max_stack_depth, wishes.maxStackDepth);
+  if (flags2 & FUSE_REQUEST_TIMEOUT)
+    view.setUint16(at + fuse_init_out.request_timeout, wishes.requestTimeout, true);
+  return { minor, flags, flags2, maxWrite: MAX_WRITE };
+}
+
+/** A further descriptor of the mount behind `device`, with a queue of its own for what is being processed. */
+export function cloneDevice(device: number): number {
+  const fd = openat(AT_FDCWD, cstring("/dev/fuse").address, O_RDWR | O_CLOEXEC, 0);
+  if (fd < 0) throw new Error(`cannot open /dev/fuse: ${errnoMessage(fd)}`);
+  const argument = smallMemory(8);
+  argument.view.setUint32(0, device, true);
+  const result = ioctl(fd, FUSE_DEV_IOC_CLONE, argument.address);
+  if (result < 0) throw new Error(`cannot clone /dev/fuse: ${errnoMessage(result)}`);
+  return fd;
+}
+
+/** Serves requests until the mount is gone. */
+export function serve(
+  device: number,
+  fs: FileSystem,
+  connection: Connection,
+  options: ServerOptions,
+): void {
+  const { request, reply } = makeBuffers();
+  const server = new Server(fs, connection, request, reply, device, options);
+  for (;;) {
+    const length = read(device, request.address, READ_SIZE);
+    if (length < 0) {
+      // ENOENT: the request was interrupted before it could be read.
+      if (length === -EINTR || length === -EAGAIN || length === -ENOENT) continue;
+      if (length === -ENODEV || length === -ENOTCONN) return;
+      throw new Error(`cannot read from /dev/fuse: ${errnoMessage(length)}`);
+    }
+    const replyLength = server.handle(length);
+    if (replyLength === 0) continue;
+    const written = write(device, reply.address, replyLength);
+    if (written < 0) afterFailedReply(server, device, written);
+  }
+}
+
+/** ENOENT: the caller is gone, and nobody waits. EINVAL and the like: our reply was wrong, and is a bug. */
+function afterFailedReply(server: Server, device: number, result: number): void {
+  if (result === -ENOENT || result === -ENODEV || result === -EINTR) return;
+  const { request, reply } = server;
+  log.error(`the kernel refuses the reply to ${server.describe()}: ${errnoMessage(result)}`);
+  const length = reply.end(request.uniqueLow, request.uniqueHigh, -EINVAL);
+  write(device, reply.address, length);
+}
