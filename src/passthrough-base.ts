@@ -138,6 +138,7 @@ export abstract class PassthroughBase extends FileSystem {
   protected showAttr(nodeid: number, out: AttrReply): void {
     const isDirectory = this.inodes.type(nodeid) === S_IFDIR;
     out.attrTimeout = isDirectory ? this.config.dirAttrTimeout : this.config.attrTimeout;
+    this.inodes.see(nodeid, this.stat);
     this.showIno(nodeid);
     out.attr.copyStat(this.stat);
   }

@@ -37,16 +37,12 @@ export class Credentials {
   /** Whether this thread may become somebody else. */
   readonly privileged: boolean;
   /** Whether the capabilities stay when the user id changes. */
-  readonly #keepsCapabilities: boolean;
+  #keepsCapabilities = false;
   readonly #header = smallMemory(cap_header.sizeof);
   readonly #capabilities = smallMemory(2 * cap_data.sizeof);
   readonly #reduced = smallMemory(2 * cap_data.sizeof);
-  #umask: number;
+  #umask = -1;
 
-  /**
-   * Prepares the calling thread, and must be made on the thread that uses it. The thread gets a umask and
-   * working directory of its own.
-   */
   constructor() {
     this.#header.view.setUint32(cap_header.version, _LINUX_CAPABILITY_VERSION_3, true);
     const got = capget(this.#header.address, this.#capabilities.address);
@@ -55,12 +51,16 @@ export class Credentials {
     const effective = this.#capabilities.view.getUint32(cap_data.effective, true);
     this.#reduced.view.setUint32(cap_data.effective, effective & ~(1 << CAP_FSETID), true);
     this.privileged = (effective & (1 << CAP_SETUID)) !== 0;
+  }
+
+  /** Prepares the calling thread, which is to use this; it gets a umask and a working directory of its own. */
+  prepare(): void {
     // The kernel has checked what the caller may do (default_permissions), with all its groups and
     // capabilities, which we don't know. So the id changes and the capabilities stay.
     this.#keepsCapabilities =
       this.privileged && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) === 0;
     unshare(CLONE_FS);
-    this.#umask = umask(0);
+    umask(0);
     this.#umask = 0;
   }
 

@@ -65,7 +65,7 @@ import {
   type FileLock,
   type LockOwner,
 } from "./filesystem.ts";
-import { FILE_OFFSET_MAX, IDLE_BACKINGS_MAX } from "./limits.ts";
+import { FILE_OFFSET_MAX } from "./limits.ts";
 import { log } from "./log.ts";
 import { smallMemory } from "./memory.ts";
 import { PassthroughAttributes } from "./passthrough-attributes.ts";
@@ -163,13 +163,13 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   /** Makes the handle and says how the kernel is to use the file. Takes over `fd`, -1 if there is none. */
   #finishOpen(nodeid: number, inode: number, fd: number, flags: number, out: OpenOut): number {
     const usesKernel = this.#backings.device >= 0;
-    const backing = usesKernel ? this.inodes.openBacked(nodeid, inode, this.#backings) : -1;
+    const backing = usesKernel ? this.#openBacked(nodeid, inode, fd >= 0) : -1;
     if (backing < 0 && fd < 0) fd = this.reopen(inode, this.hostFlags(flags));
     const opened = backing > 0 || fd >= 0;
     const fh = opened ? this.handles.open(nodeid, fd, this.hostFlags(flags)) : fd;
     if (fh < 0) {
       if (opened && fd >= 0) close(fd);
-      if (usesKernel) this.#closeBacked(nodeid);
+      if (usesKernel) this.inodes.closeBacked(nodeid, this.#backings);
       return fh;
     }
     out.fh = fh;
@@ -184,9 +184,14 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     return 0;
   }
 
-  #closeBacked(nodeid: number): void {
-    const unused = this.inodes.closeBacked(nodeid, IDLE_BACKINGS_MAX);
-    if (unused > 0) this.#backings.close(unused);
+  /**
+   * The kernel writes to a backing file with our rights, which let set-user-id and set-group-id bits stay. So
+   * files with such bits are written by us, who know when to clear them.
+   */
+  #openBacked(nodeid: number, inode: number, look: boolean): number {
+    if (look && fstat(inode, this.stat.address) >= 0) this.inodes.see(nodeid, this.stat);
+    const wanted = !this.inodes.hasSetIdBits(nodeid);
+    return this.inodes.openBacked(nodeid, inode, wanted, this.#backings);
   }
 
   override create(
@@ -277,7 +282,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   ): number {
     if (this.config.noOpen) return -ENOSYS;
     const result = this.handles.close(fh, nodeid);
-    if (result === 0 && this.#backings.device >= 0) this.#closeBacked(nodeid);
+    if (result === 0 && this.#backings.device >= 0) this.inodes.closeBacked(nodeid, this.#backings);
     if (releaseFlags & FUSE_RELEASE_FLOCK_UNLOCK) this.locks.flockDropped();
     return result;
   }

@@ -23,6 +23,8 @@ import {
   S_IFDIR,
   S_IFMT,
   S_IFREG,
+  S_ISGID,
+  S_ISUID,
   STATX_MNT_ID,
   stat,
   statx,
@@ -34,6 +36,7 @@ import {
   DESCRIPTORS_RELIEVED,
   DEVICES_MAX,
   FILE_HANDLE_MAX,
+  IDLE_BACKINGS_MAX,
   INODE_BUCKETS,
   INODES_MAX,
 } from "./limits.ts";
@@ -68,7 +71,7 @@ const inode_record = struct("inode_record", {
   /** Not 0 if it was used since the ring's hand last came by. */
   recent: u32,
   state: u32,
-  /** FUSE passthrough: 0 not asked for, > 0 the backing id, -1 refused for as long as files are open. */
+  /** FUSE passthrough: > 0 the backing id, -1 not backed, 0 never opened. */
   backing: i32,
   /** How many handles are open. */
   opens: u32,
@@ -154,6 +157,7 @@ export interface InodeOptions {
 export interface Registrar {
   /** Returns a backing id > 0 for the file behind `fd`, or -1. */
   register(fd: number): number;
+  close(id: number): void;
 }
 
 export class InodeTable {
@@ -400,6 +404,16 @@ export class InodeTable {
     return this.#words[this.#table.at(nodeid) + GENERATION]!;
   }
 
+  /** Whether the inode had a set-user-id or set-group-id bit when its attributes were last seen. */
+  hasSetIdBits(nodeid: number): boolean {
+    return (this.#words[this.#table.at(nodeid) + MODE]! & (S_ISUID | S_ISGID)) !== 0;
+  }
+
+  /** Notes the attributes of an acquired inode, as just seen. */
+  see(nodeid: number, from: Memory): void {
+    this.#words[this.#table.at(nodeid) + MODE] = from.i32[stat.st_mode >> 2]!;
+  }
+
   /** The file type (S_IFMT bits) of an inode that is acquired. */
   type(nodeid: number): number {
     return this.#words[this.#table.at(nodeid) + MODE]! & S_IFMT;
@@ -442,49 +456,41 @@ export class InodeTable {
 
   // --- FUSE passthrough and locks: what hangs on an inode ---
 
-  /** The backing id, 0 if there is none yet, -1 if it was refused. The inode is acquired. */
-  backing(nodeid: number): number {
-    return this.#words[this.#table.at(nodeid) + BACKING]!;
-  }
-
   /**
-   * Counts an open of the inode, which gets a backing id from `registrar` if it has none yet; one worker at
-   * a time. Returns the backing id, or -1 if it was refused.
+   * Counts an open of the acquired inode. The first one decides whether it is backed, unless it still is: if
+   * `wanted`, `registrar` is asked for a backing id. Returns the backing id, or -1 if it is not backed.
    */
-  openBacked(nodeid: number, fd: number, registrar: Registrar): number {
+  openBacked(nodeid: number, fd: number, wanted: boolean, registrar: Registrar): number {
     const at = this.#table.at(nodeid);
     const words = this.#words;
     this.#lock.acquire();
-    if (words[at + BACKING] === 0) words[at + BACKING] = registrar.register(fd);
-    else if (words[at + BACKING]! > 0 && words[at + OPENS] === 0)
-      words[this.#header + IDLE_BACKINGS]!--;
+    if (words[at + OPENS] === 0) {
+      const idle = words[at + BACKING]!;
+      if (idle > 0) words[this.#header + IDLE_BACKINGS]!--;
+      if (idle > 0 && !wanted) registrar.close(idle);
+      if (!wanted) words[at + BACKING] = -1;
+      else if (idle <= 0) words[at + BACKING] = registrar.register(fd);
+    }
     words[at + OPENS]!++;
     const backing = words[at + BACKING]!;
     this.#lock.release();
     return backing;
   }
 
-  /** Counts a close. Returns a backing id that is to be closed, or 0; the last `keep` ones are kept. */
-  closeBacked(nodeid: number, keep: number): number {
+  /** Counts a close. With the last one the backing id is kept, for the next to open, if there are not too many. */
+  closeBacked(nodeid: number, registrar: Registrar): void {
     const at = this.#table.at(nodeid);
     const words = this.#words;
-    let unused = 0;
     this.#lock.acquire();
-    if (words[at + STATE]! & ALIVE && --words[at + OPENS]! === 0) {
-      const backing = words[at + BACKING]!;
-      if (backing < 0) {
-        words[at + BACKING] = 0; // The next to open may ask again.
-      } else if (backing > 0) {
-        if (words[this.#header + IDLE_BACKINGS]! < keep) {
-          words[this.#header + IDLE_BACKINGS]!++;
-        } else {
-          unused = backing;
-          words[at + BACKING] = 0;
-        }
+    if (words[at + STATE]! & ALIVE && --words[at + OPENS]! === 0 && words[at + BACKING]! > 0) {
+      if (words[this.#header + IDLE_BACKINGS]! < IDLE_BACKINGS_MAX) {
+        words[this.#header + IDLE_BACKINGS]!++;
+      } else {
+        registrar.close(words[at + BACKING]!);
+        words[at + BACKING] = 0;
       }
     }
     this.#lock.release();
-    return unused;
   }
 
   /** How many lock owners there are. */

@@ -85,6 +85,7 @@ export class PassthroughFs extends PassthroughDirectories {
 
   override connected(connection: Connection, device: number): void {
     super.connected(connection, device);
+    this.credentials.prepare();
     this.closeReports = !LOCAL_FILE_SYSTEMS.has(this.#fsType);
   }
 

@@ -13,10 +13,15 @@ import {
   fuse_statx_out,
 } from "./abi-fuse.ts";
 import { stat } from "./abi-linux.ts";
+import { assert } from "./assert.ts";
+import { EIO } from "./errno.ts";
 import type { Address, Memory } from "./memory.ts";
 import { copyU64, writeU64 } from "./request.ts";
 import { roundUp } from "./struct.ts";
 import { pread64 } from "./syscall.ts";
+
+/** Errors from here on are internal to the kernel. */
+const ERRNO_LIMIT = 512;
 
 export class Reply {
   readonly memory: Memory;
@@ -61,10 +66,14 @@ export class Reply {
    * Returns the length of the whole.
    */
   end(uniqueLow: number, uniqueHigh: number, result: number): number {
+    assert(result <= this.capacity, "an answer fits in the reply");
     const view = this.view;
     const length = fuse_out_header.sizeof + (result > 0 ? result : 0);
+    // The kernel refuses its own internal errors, which some file systems let out (ENOTSUPP), and
+    // the caller would wait for ever.
+    const error = result > -ERRNO_LIMIT ? Math.min(result, 0) : -EIO;
     view.setUint32(this.base + fuse_out_header.len, length, true);
-    view.setInt32(this.base + fuse_out_header.error, result < 0 ? result : 0, true);
+    view.setInt32(this.base + fuse_out_header.error, error, true);
     view.setUint32(this.base + fuse_out_header.unique, uniqueLow, true);
     view.setUint32(this.base + fuse_out_header.unique + 4, uniqueHigh, true);
     return length;

@@ -3,8 +3,11 @@
 
 import {
   FUSE_ABORT_ERROR,
+  FUSE_ALLOW_IDMAP,
   FUSE_COMPAT_INIT_IN_SIZE,
   FUSE_DEV_IOC_CLONE,
+  FUSE_DO_READDIRPLUS,
+  FUSE_HANDLE_KILLPRIV_V2,
   FUSE_INIT,
   FUSE_INIT_EXT,
   FUSE_KERNEL_MINOR_VERSION,
@@ -12,7 +15,10 @@ import {
   FUSE_KERNEL_VERSION,
   FUSE_MAX_PAGES,
   FUSE_PASSTHROUGH,
+  FUSE_POSIX_ACL,
+  FUSE_POSIX_LOCKS,
   FUSE_REQUEST_TIMEOUT,
+  FUSE_WRITEBACK_CACHE,
   fuse_init_in,
   fuse_init_out,
 } from "./abi-fuse.ts";
@@ -125,6 +131,22 @@ function answerInit(
   if (flags2 & FUSE_REQUEST_TIMEOUT)
     view.setUint16(at + fuse_init_out.request_timeout, wishes.requestTimeout, true);
   return { minor, flags, flags2, maxWrite: MAX_WRITE };
+}
+
+/** What came of the handshake, for a person. */
+export function describeConnection(connection: Connection): string {
+  const { minor, flags, flags2 } = connection;
+  const features: [boolean, string][] = [
+    [(flags2 & FUSE_PASSTHROUGH) !== 0, "kernel passthrough"],
+    [(flags & FUSE_WRITEBACK_CACHE) !== 0, "writeback cache"],
+    [(flags & FUSE_POSIX_ACL) !== 0, "POSIX ACLs"],
+    [(flags & FUSE_POSIX_LOCKS) !== 0, "shared locks"],
+    [(flags & FUSE_HANDLE_KILLPRIV_V2) !== 0, "killpriv v2"],
+    [(flags & FUSE_DO_READDIRPLUS) !== 0, "readdirplus"],
+    [(flags2 & FUSE_ALLOW_IDMAP) !== 0, "idmapped mounts"],
+  ];
+  const named = features.filter(([has]) => has).map(([, name]) => name);
+  return `FUSE 7.${minor} with ${named.join(", ") || "no special features"}`;
 }
 
 /** A further descriptor of the mount behind `device`, with a queue of its own for what is being processed. */

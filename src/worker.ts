@@ -1,16 +1,29 @@
-// A worker: one thread that serves requests until the mount is gone. The executable is one file, so a worker
-// runs the same program; main.ts sends it here.
+// Workers: threads that block in system calls so that the main thread need not. Most serve requests until the
+// mount is gone; some do one thing, such as unmounting, and end. The executable is one file, so a worker
+// runs the same program, and main.ts sends it here.
 
-import { parentPort } from "node:worker_threads";
-import { DebugTracer } from "./debug.ts";
+import { parentPort, Worker } from "node:worker_threads";
+import { O_CLOEXEC, AT_FDCWD, O_DIRECTORY, O_RDONLY } from "./abi-linux.ts";
 import type { Connection } from "./filesystem.ts";
 import { log, type Format, type Level } from "./log.ts";
-import { Memory } from "./memory.ts";
+import { cstring, Memory } from "./memory.ts";
+import {
+  mountInNamespace,
+  MountError,
+  unmount,
+  unmountInNamespace,
+  type MountOptions,
+  type NamespaceMount,
+} from "./mount.ts";
+import type { Place } from "./mount-point.ts";
 import { PassthroughFs, type PassthroughShare } from "./passthrough.ts";
 import { serve } from "./session.ts";
+import { close, openat, syncfs } from "./syscall.ts";
 
 /** What a worker is told. */
-export interface WorkerTask {
+export type WorkerTask = ServeTask | MountTask | UnmountTask;
+
+interface ServeTask {
   readonly role: "serve";
   readonly device: number;
   readonly connection: Connection;
@@ -21,25 +34,82 @@ export interface WorkerTask {
   readonly debug: boolean;
 }
 
+/** To mount in another mount namespace. */
+interface MountTask {
+  readonly role: "mount";
+  readonly options: MountOptions;
+  readonly source: Place;
+  readonly device: number;
+}
+
+interface UnmountTask {
+  readonly role: "unmount";
+  readonly mountpoint: string;
+  readonly namespace: NamespaceMount | undefined;
+  readonly fusermount: string | undefined;
+  readonly how: "normal" | "lazy";
+}
+
 /** What a worker says. */
 export type WorkerMessage =
   | { readonly type: "ready" }
+  /** The mount is gone. */
   | { readonly type: "ended" }
   | { readonly type: "failed"; readonly reason: string }
-  | { readonly type: "locks" };
+  /** The waiters for locks are to be looked at. */
+  | { readonly type: "locks" }
+  | { readonly type: "mounted"; readonly mounted: NamespaceMount }
+  | { readonly type: "unmounted"; readonly result: number };
+
+/** Starts a worker. `hear` gets what it says, and a "failed" if it dies without a word. */
+export function spawnWorker(task: WorkerTask, hear: (message: WorkerMessage) => void): void {
+  const isCompiled = Bun.main.startsWith("/$bunfs/");
+  const entry = isCompiled ? Bun.main : new URL("./main.ts", import.meta.url);
+  const worker = new Worker(entry, { workerData: task });
+  worker.on("message", hear);
+  worker.on("error", (error) => hear({ type: "failed", reason: reasonFor(error) }));
+}
 
 /** Does what the worker was told. */
-export function runWorker(task: WorkerTask): void {
-  log.configure({ level: task.logLevel, format: task.logFormat });
+export async function runWorker(task: WorkerTask): Promise<void> {
   const say = (message: WorkerMessage): void => parentPort?.postMessage(message);
   try {
-    const memory = new Memory(task.memory.address, task.memory.size);
-    const fs = new PassthroughFs(memory, task.share, () => say({ type: "locks" }));
-    say({ type: "ready" });
-    serve(task.device, fs, task.connection, task.debug ? { tracer: new DebugTracer() } : {});
-    say({ type: "ended" });
+    if (task.role === "serve") await serveTask(task, say);
+    else if (task.role === "mount")
+      say({ type: "mounted", mounted: mountInNamespace(task.options, task.source, task.device) });
+    else say({ type: "unmounted", result: unmountTask(task) });
   } catch (error) {
-    const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    say({ type: "failed", reason });
+    say({ type: "failed", reason: reasonFor(error) });
   }
+}
+
+function reasonFor(error: unknown): string {
+  if (error instanceof MountError) return error.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void): Promise<void> {
+  log.configure({ level: task.logLevel, format: task.logFormat });
+  const memory = new Memory(task.memory.address, task.memory.size);
+  const fs = new PassthroughFs(memory, task.share, () => say({ type: "locks" }));
+  const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
+  say({ type: "ready" });
+  serve(task.device, fs, task.connection, { tracer });
+  say({ type: "ended" });
+}
+
+function unmountTask(task: UnmountTask): number {
+  const { mountpoint, namespace, fusermount, how } = task;
+  if (namespace !== undefined) return unmountInNamespace(namespace, how);
+  if (how === "lazy") syncMount(mountpoint);
+  return unmount(mountpoint, how, fusermount);
+}
+
+/** With a lazy unmount and then no daemon, what the kernel has not written back yet would be lost. */
+function syncMount(mountpoint: string): void {
+  const flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+  const fd = openat(AT_FDCWD, cstring(mountpoint).address, flags, 0);
+  if (fd < 0) return;
+  syncfs(fd);
+  close(fd);
 }

@@ -1,0 +1,83 @@
+// What --help prints. citty lays it out; it is loaded only for this, since starting must be quick.
+
+import { renderUsage, type ArgsDef, type CommandDef } from "citty";
+import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS, type Option } from "./cli-options.ts";
+
+const MAIN_META = {
+  name: "fuse-backend",
+  description: "Serve directories through FUSE",
+};
+
+const MOUNT_OPTIONS_HELP = `
+MOUNT OPTIONS
+
+  Given with -o, as with mount(8): separated by commas, \`_\` or \`-\` within a name, the last one counts. All
+  options above but --options, --background, --help and --version can be given here too: -o cache=always,no_xattr.
+
+  allow_other         Other users may use the mount. The default is only the one who mounts, and not even root.
+  auto_unmount        fusermount3 unmounts when the daemon is gone, however it ended. The default is not to.
+  ro, rw              Read only, or not. The default is rw.
+  suid, nosuid        Set-user-id bits count, or not. The default is nosuid; suid by mount(8). Only for root.
+  dev, nodev          Device files work, or not. The default is nodev; dev by mount(8). Only for root.
+  exec, noexec        Programs can be run, or not. The default is exec.
+  noatime, atime      Access times are not updated, or are. The default is atime, as relatime.
+  nodiratime, relatime, strictatime, sync, dirsync, nosymfollow
+                      As with mount(8), and their opposites. The default is relatime alone.
+  fsname=NAME         The source that /proc/mounts shows. The default is SRC.
+  subtype=NAME        The type that it shows is fuse.NAME. The default is fuse-backend.
+  max_read=BYTES      The largest read. The default is the kernel's.
+
+  default_permissions is always on: the kernel checks permissions. defaults, auto, noauto, user, users, owner,
+  group, _netdev, nofail, comment=… and x-… are for others and are ignored. With -o remount, mount(8) changes the
+  flags of a mount that is there.
+`;
+
+const ENDING = `
+Every switch has its opposite: --writeback and --no-writeback, --xattr and --no-xattr.
+
+SIGINT, SIGTERM and SIGHUP unmount and end it, as umount MNT does. Exit codes: 0, 1 if something failed, 2 if
+the command line is wrong. Linked as /sbin/mount.fuse.fuse-backend, it serves mount -t fuse.fuse-backend SRC MNT
+and lines of /etc/fstab.
+`;
+
+/** The help of a command, or of the program without one. */
+export async function renderHelp(command: string | undefined, version: string): Promise<string> {
+  const main: CommandDef = {
+    meta: { ...MAIN_META, version },
+    args: argumentsOf(GLOBAL_OPTIONS),
+    subCommands: { passthrough: PASSTHROUGH },
+  };
+  const text =
+    command === undefined
+      ? `${await renderUsage(main)}\n`
+      : `${await renderUsage(PASSTHROUGH, main)}${MOUNT_OPTIONS_HELP}${ENDING}`;
+  // citty colours without looking where it goes.
+  const coloured = process.stdout.isTTY && Bun.env["NO_COLOR"] === undefined;
+  return coloured ? text : Bun.stripANSI(text);
+}
+
+const PASSTHROUGH: CommandDef = {
+  meta: { name: "passthrough", description: "Serve the directory SRC at MNT" },
+  args: {
+    SRC: { type: "positional", description: "The directory to serve; created if missing" },
+    MNT: { type: "positional", description: "Where to mount it; created if missing" },
+    ...argumentsOf(PASSTHROUGH_OPTIONS),
+  },
+};
+
+function argumentsOf(options: readonly Option[]): ArgsDef {
+  return Object.fromEntries(
+    options.map(({ name, short, value, choices, on, help }) => [
+      on ? `no-${name}` : name,
+      {
+        description: help,
+        ...(short === undefined ? {} : { alias: short }),
+        ...(choices !== undefined
+          ? { type: "enum" as const, options: [...choices] }
+          : value !== undefined
+            ? { type: "string" as const, valueHint: value }
+            : { type: "boolean" as const }),
+      },
+    ]),
+  );
+}

@@ -1,0 +1,223 @@
+// The options of the command line as a table: what the parser accepts and what --help lists. A switch is named
+// for what it turns on, and has an opposite, --no-NAME.
+
+import { CACHE_POLICIES, FILE_HANDLES } from "./passthrough-config.ts";
+import { LOG_LEVELS, type Format } from "./log.ts";
+
+export const LOG_FORMATS = ["text", "json"] as const satisfies readonly Format[];
+
+export interface Option {
+  readonly name: string;
+  readonly short?: string;
+  /** What stands for the value in the help; without it, the option is a switch. */
+  readonly value?: string;
+  /** The values there are, if it is one of a few. */
+  readonly choices?: readonly string[];
+  /** A switch that is on unless it is turned off; the help then shows --no-NAME. */
+  readonly on?: true;
+  /** May be given more than once. */
+  readonly repeatable?: true;
+  /** Not for use within -o; and if it is a switch, it has no opposite. */
+  readonly commandLineOnly?: true;
+  readonly help: string;
+}
+
+const PASSTHROUGH: readonly Option[] = [
+  {
+    name: "cache",
+    choices: CACHE_POLICIES,
+    value: "POLICY",
+    help:
+      "What the kernel keeps: nothing; names and attributes; also data until a changed file is opened again; " +
+      'or everything, for a SRC that nobody else changes. The default is "auto".',
+  },
+  {
+    name: "attr-timeout",
+    value: "SECONDS",
+    help:
+      "How long attributes are valid. The default is 5, with cache=never 0, with cache=metadata and " +
+      "cache=always 86400.",
+  },
+  {
+    name: "entry-timeout",
+    value: "SECONDS",
+    help: "How long names are valid. The default is as for --attr-timeout.",
+  },
+  {
+    name: "dir-attr-timeout",
+    value: "SECONDS",
+    help: "How long attributes of directories are valid. The default is that of --attr-timeout.",
+  },
+  {
+    name: "dir-entry-timeout",
+    value: "SECONDS",
+    help: "How long names of directories are valid. The default is that of --entry-timeout.",
+  },
+  {
+    name: "writeback",
+    help:
+      "The kernel collects writes and sends them later; for a SRC that nobody else changes. " +
+      "The default is to write through.",
+  },
+  {
+    name: "xattr",
+    on: true,
+    help: "No extended attributes and POSIX ACLs. The default is to have them.",
+  },
+  {
+    name: "open",
+    on: true,
+    help: "Files are used without OPEN and RELEASE; needs cache=always. The default is with.",
+  },
+  {
+    name: "opendir",
+    on: true,
+    help:
+      "Directories are used without OPENDIR and RELEASEDIR; needs cache=always or cache=metadata. " +
+      "The default is with.",
+  },
+  {
+    name: "readdir",
+    on: true,
+    help: "Directories look empty, though names can be looked up. The default is to list them.",
+  },
+  {
+    name: "killpriv-v2",
+    on: true,
+    help:
+      "Set-user-id bits are cleared by a request of their own instead of together with the write. " +
+      "The default is together.",
+  },
+  {
+    name: "inode-file-handles",
+    choices: FILE_HANDLES,
+    value: "WHEN",
+    help:
+      "Know inodes by kernel file handles, so that a big tree needs few descriptors: where it can be done, " +
+      'or fail, or not at all. The default is "auto".',
+  },
+  {
+    name: "seal-size",
+    help: "Nothing may change the size of a file. The default is that it may change.",
+  },
+  {
+    name: "mntid",
+    help:
+      "A file that is seen through several mounts below SRC is a different inode in each. " +
+      "The default is one inode.",
+  },
+  {
+    name: "use-host-ino",
+    help:
+      "Show SRC's inode numbers also where several file systems below it use the same. " +
+      "The default is to make them distinct.",
+  },
+  {
+    name: "allow-direct-io",
+    on: true,
+    help: "Leave out O_DIRECT when files are opened in SRC. The default is to pass it on.",
+  },
+  {
+    name: "dax-file-size",
+    value: "BYTES",
+    help: "Use files of at least this size through DAX, in a virtual machine. The default is none.",
+  },
+  {
+    name: "kernel-passthrough",
+    on: true,
+    help:
+      "Data goes through the daemon even where the kernel could read and write SRC by itself. " +
+      "The default is past the daemon, as root.",
+  },
+  {
+    name: "locks",
+    on: true,
+    help:
+      "Locks hold among the users of MNT only. The default is that they also hold against programs " +
+      "that use SRC itself.",
+  },
+];
+
+const DAEMON: readonly Option[] = [
+  {
+    name: "workers",
+    value: "N",
+    help: "Threads that serve requests. The default is the number of CPUs, from 2 to 8.",
+  },
+  {
+    name: "request-timeout",
+    value: "SECONDS",
+    help:
+      "The kernel gives the mount up if a request takes longer (Linux 6.14 and later). " +
+      "The default is 0, never.",
+  },
+  {
+    name: "background",
+    commandLineOnly: true,
+    help:
+      "Return when the mount answers, and serve in the background. Log lines go on if standard error is a " +
+      "file, otherwise they end there. The default is to stay in the foreground.",
+  },
+  {
+    name: "pid-file",
+    value: "FILE",
+    help: "Write the process id here once mounted, and remove it at the end. The default is none.",
+  },
+  {
+    name: "replace",
+    help:
+      'Clean up a dead mount ("Transport endpoint is not connected") at MNT first. ' +
+      "The default is to refuse.",
+  },
+  {
+    name: "fusermount",
+    value: "PATH",
+    help: "The helper for users who are not root. The default is fusermount3 on the PATH.",
+  },
+  {
+    name: "mount-namespace",
+    value: "PID",
+    help: "Mount in the mount namespace of this process (as root). The default is our own.",
+  },
+  {
+    name: "log-level",
+    choices: LOG_LEVELS,
+    value: "LEVEL",
+    help: 'The least that is logged. The default is "info", and "warn" if called by mount(8).',
+  },
+  {
+    name: "log-format",
+    choices: LOG_FORMATS,
+    value: "FORMAT",
+    help: 'Lines for people or for programs. The default is "text".',
+  },
+  {
+    name: "debug",
+    help: "Print every request and reply. The default is not to.",
+  },
+];
+
+/** The mount options themselves, a comma list. */
+export const MOUNT_OPTIONS: Option = {
+  name: "options",
+  short: "o",
+  value: "LIST",
+  repeatable: true,
+  commandLineOnly: true,
+  help: "Mount options separated by commas, see below. The default is nosuid,nodev.",
+};
+
+const ENDING: readonly Option[] = [
+  { name: "help", short: "h", commandLineOnly: true, help: "Print this help." },
+  { name: "version", short: "V", commandLineOnly: true, help: "Print the version." },
+];
+
+export const PASSTHROUGH_OPTIONS: readonly Option[] = [
+  MOUNT_OPTIONS,
+  ...PASSTHROUGH,
+  ...DAEMON,
+  ...ENDING,
+];
+
+/** What there is before a command. */
+export const GLOBAL_OPTIONS = ENDING;

@@ -1,0 +1,163 @@
+// A strict reading of the command line: what is unknown, given twice, left over or without its value is refused
+// instead of being guessed at. What was given is then asked for by name and type.
+
+import { parseArgs } from "node:util";
+import type { Option } from "./cli-options.ts";
+
+/** The command line is wrong: exit code 2. */
+export class UsageError extends Error {
+  override name = "UsageError";
+}
+
+interface Value {
+  /** A switch is true or false, everything else is text. */
+  readonly value: string | boolean;
+  /** As the person wrote it, for messages: `--cache`, `-o attr_timeout`. */
+  readonly spelled: string;
+}
+
+export interface Arguments {
+  readonly positionals: readonly string[];
+  readonly given: Given;
+  /** --help or --version was given: nothing else counts. */
+  readonly asks: "help" | "version" | undefined;
+}
+
+/** The values of options, each by the name in the table. */
+export class Given {
+  readonly #values = new Map<string, Value>();
+  readonly #lists = new Map<string, string[]>();
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+  set(name: string, value: Value): void {
+    this.#values.set(name, value);
+  }
+  append(name: string, text: string): void {
+    const list = this.#lists.get(name) ?? [];
+    list.push(text);
+    this.#lists.set(name, list);
+  }
+  /** The values of a repeatable option. */
+  list(name: string): readonly string[] {
+    return this.#lists.get(name) ?? [];
+  }
+  /** Takes over what `other` has; what both have is an error. */
+  add(other: Given): void {
+    for (const [name, value] of other.#values) {
+      const own = this.#values.get(name);
+      if (own !== undefined)
+        throw new UsageError(`${own.spelled} is given twice, also as ${value.spelled}`);
+      this.#values.set(name, value);
+    }
+  }
+
+  switch(name: string): boolean | undefined {
+    const value = this.#values.get(name)?.value;
+    return typeof value === "string" ? undefined : value;
+  }
+  text(name: string): string | undefined {
+    const value = this.#values.get(name)?.value;
+    return typeof value === "boolean" ? undefined : value;
+  }
+  choice<Choice extends string>(name: string, choices: readonly Choice[]): Choice | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const choice = choices.find((candidate) => candidate === text);
+    return choice ?? this.#refuse(name, `must be one of ${choices.join(", ")}`);
+  }
+  /** A number of seconds, with a fraction if need be. */
+  seconds(name: string): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    return /^\d+(\.\d+)?$|^\.\d+$/.test(text)
+      ? Number(text)
+      : this.#refuse(name, "must be a number of seconds, such as 5 or 0.5");
+  }
+  whole(name: string, least: number, most: number): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    return value >= least && value <= most
+      ? value
+      : this.#refuse(name, `must be a whole number from ${least} to ${most}`);
+  }
+
+  #refuse(name: string, expected: string): never {
+    const given = this.#values.get(name);
+    throw new UsageError(`${given?.spelled ?? name} ${expected}, not "${given?.value}"`);
+  }
+}
+
+/** Reads `args` by the table. */
+export function parseArguments(args: readonly string[], table: readonly Option[]): Arguments {
+  const { tokens } = parseArgs({
+    args: [...args],
+    options: parserOptions(table),
+    strict: false,
+    tokens: true,
+  });
+  const given = new Given();
+  const positionals: string[] = [];
+  for (const token of tokens) {
+    if (token.kind === "positional") positionals.push(token.value);
+    if (token.kind !== "option") continue;
+    const { option, positive } = findOption(token.name, table);
+    if (option === undefined) throw new UsageError(`unknown option ${token.rawName}`);
+    if (option.name === "help" || option.name === "version")
+      return { positionals, given, asks: option.name };
+    const value = readValue(option, token.rawName, token.value, token.inlineValue === true);
+    if (option.repeatable) {
+      given.append(option.name, String(value));
+      continue;
+    }
+    if (given.has(option.name)) throw new UsageError(`${token.rawName} is given twice`);
+    const spelled = token.rawName;
+    given.set(option.name, { value: option.value === undefined ? positive : value, spelled });
+  }
+  return { positionals, given, asks: undefined };
+}
+
+/** An option by its name, or a switch by `no-` and its name. */
+export function findOption(
+  name: string,
+  table: readonly Option[],
+): { option: Option | undefined; positive: boolean } {
+  const option = table.find((candidate) => candidate.name === name);
+  if (option !== undefined || !name.startsWith("no-")) return { option, positive: true };
+  const opposite = table.find((candidate) => candidate.name === name.slice("no-".length));
+  const has = opposite?.value === undefined && opposite?.commandLineOnly === undefined;
+  return { option: has ? opposite : undefined, positive: false };
+}
+
+function readValue(
+  option: Option,
+  spelled: string,
+  value: string | undefined,
+  inline: boolean,
+): string | boolean {
+  if (option.value === undefined) {
+    if (value !== undefined) throw new UsageError(`${spelled} takes no value, not "${value}"`);
+    return true;
+  }
+  if (value === undefined || value === "")
+    throw new UsageError(`${spelled} needs a value: ${option.value}`);
+  if (!inline && value.startsWith("-"))
+    throw new UsageError(
+      `${spelled} needs a value, and ${value} looks like an option; if it is meant, write ${spelled}=${value}`,
+    );
+  return value;
+}
+
+function parserOptions(
+  table: readonly Option[],
+): NonNullable<NonNullable<Parameters<typeof parseArgs>[0]>["options"]> {
+  return Object.fromEntries(
+    table.flatMap(({ name, short, value }) => {
+      const type = value === undefined ? ("boolean" as const) : ("string" as const);
+      const entry = [name, { type, ...(short === undefined ? {} : { short }) }] as const;
+      return value === undefined ? [entry, [`no-${name}`, { type }] as const] : [entry];
+    }),
+  );
+}

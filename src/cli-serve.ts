@@ -1,0 +1,62 @@
+// Running the daemon as a process among others: in the foreground or the background, with a pid file, known to the
+// service manager.
+
+import { accessSync, constants, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { startInBackground, takeReadiness } from "./cli-background.ts";
+import type { DaemonOptions } from "./daemon.ts";
+import { log } from "./log.ts";
+import { notifyServiceManager } from "./notify-ready.ts";
+
+/** Serves until the end, and returns the exit code. `ready` is to be called when the mount answers. */
+export type RunDaemon = (options: DaemonOptions, ready: () => void) => Promise<number>;
+
+/** Returns the exit code: of the daemon, or in the background that of its start. */
+export async function serve(options: DaemonOptions, runDaemon: RunDaemon): Promise<number> {
+  const readiness = options.background ? takeReadiness() : undefined;
+  if (options.background && readiness === undefined) return startInBackground();
+  // The paths are absolute by now, and a daemon keeps no directory busy.
+  if (readiness !== undefined) process.chdir("/");
+  if (options.pidFile !== undefined) checkPidFile(options.pidFile);
+  let failed = false;
+  const code = await runDaemon(options, () => {
+    try {
+      if (options.pidFile !== undefined) writePidFile(options.pidFile);
+    } catch (error) {
+      failed = true;
+      log.error(`cannot write the pid file ${options.pidFile}: ${(error as Error).message}`);
+    }
+    if (!failed && readiness?.tell() === false) {
+      failed = true;
+      log.error("whoever started this is gone before the mount was made");
+    }
+    if (failed) process.kill(process.pid, "SIGTERM");
+    else notifyServiceManager(`READY=1\nMAINPID=${process.pid}`);
+  });
+  notifyServiceManager("STOPPING=1");
+  return failed ? 1 : code;
+}
+
+/** Fails before there is a mount instead of after. */
+function checkPidFile(path: string): void {
+  try {
+    accessSync(dirname(path), constants.W_OK);
+  } catch (error) {
+    throw new Error(`cannot write the pid file ${path}: ${(error as Error).message}`);
+  }
+}
+
+/** Under its name the file is always complete. It goes when the process does. */
+function writePidFile(path: string): void {
+  const text = `${process.pid}\n`;
+  const unfinished = `${path}.${process.pid}`;
+  writeFileSync(unfinished, text);
+  renameSync(unfinished, path);
+  process.once("exit", () => {
+    try {
+      if (readFileSync(path, "utf8") === text) rmSync(path);
+    } catch {
+      // Someone else has removed it.
+    }
+  });
+}

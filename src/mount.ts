@@ -1,0 +1,254 @@
+// Making and ending FUSE mounts. As root by mount(2) and umount2(2), as a user through fusermount3, in another
+// process's mount namespace on a thread that moves there. Failures to mount are MountErrors, which say
+// what to do; unmounting returns 0 or -errno.
+
+import { readdirSync } from "node:fs";
+import {
+  AT_FDCWD,
+  CLONE_FS,
+  CLONE_NEWNS,
+  MNT_DETACH,
+  O_CLOEXEC,
+  O_RDONLY,
+  O_RDWR,
+  UMOUNT_NOFOLLOW,
+} from "./abi-linux.ts";
+import { assert } from "./assert.ts";
+import { EACCES, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, ESRCH, errnoMessage } from "./errno.ts";
+import { cstring } from "./memory.ts";
+import { mountWithHelper, unmountWithHelper } from "./mount-fusermount.ts";
+import { startWatcher } from "./mount-watcher.ts";
+import { isFuse, openProc, readProcLink } from "./mount-info.ts";
+import {
+  fuseOptions,
+  mountFlags,
+  mountType,
+  MountError,
+  type MountOptions,
+} from "./mount-options.ts";
+import {
+  createDirectory,
+  inspectMountpoint,
+  isInside,
+  locate,
+  prepareSource,
+  type Place,
+} from "./mount-point.ts";
+import {
+  close,
+  getegid,
+  geteuid,
+  mount as mountAt,
+  openat,
+  setns,
+  umount2,
+  unshare,
+} from "./syscall.ts";
+
+export { MountError, type MountOptions } from "./mount-options.ts";
+
+const DEVICE = "/dev/fuse";
+const MS_REMOUNT = 32;
+
+/** Opens a new connection to the kernel, which a mount is then given. */
+export function openDevice(): number {
+  const fd = openat(AT_FDCWD, cstring(DEVICE).address, O_RDWR | O_CLOEXEC, 0);
+  if (fd >= 0) return fd;
+  const advice =
+    fd === -ENOENT || fd === -ENODEV || fd === -ENXIO
+      ? "load the module with modprobe fuse, or give the container --device /dev/fuse"
+      : "the user needs read and write permission; a container needs --device /dev/fuse";
+  throw new MountError(`cannot open ${DEVICE}: ${errnoMessage(fd)}; ${advice}`);
+}
+
+/**
+ * Makes both directories ready: creates what is missing, cleans up a dead mount if told to, refuses one inside the
+ * other. Returns the real path of the mount point, to mount and unmount by.
+ */
+export function prepareMount(source: string, options: MountOptions): string {
+  refuseNesting(locate(source), locate(options.mountpoint));
+  return prepareMountpoint(options, prepareSource(source));
+}
+
+function prepareMountpoint(options: MountOptions, source: Place): string {
+  const place = locate(options.mountpoint);
+  refuseNesting(source, place);
+  let found = inspectMountpoint(place.path);
+  while (found.kind === "dead" && options.replace) {
+    const error = unmount(place.path, "lazy", options.fusermount);
+    if (error < 0)
+      throw new MountError(`cannot unmount the dead mount ${place.path}: ${errnoMessage(error)}`);
+    found = inspectMountpoint(place.path);
+  }
+  if (found.kind === "missing") createDirectory(place.path);
+  if (found.kind === "not a directory")
+    throw new MountError(`cannot mount on ${place.path}: it is not a directory`);
+  if (found.kind === "dead")
+    throw new MountError(
+      `cannot mount on ${place.path}: a dead mount is there (${found.entry.type} of ${found.entry.source}, ` +
+        `whose daemon is gone); give --replace to clean it up, or do it with: umount -l ${place.path}`,
+    );
+  if (
+    found.kind === "live" &&
+    found.entry.type === mountType(options) &&
+    found.entry.source === options.fsname
+  )
+    throw new MountError(
+      `cannot mount on ${place.path}: ${options.fsname} is already mounted there; unmount it first with: umount ${place.path}`,
+    );
+  return place.path;
+}
+
+function refuseNesting(source: Place, mountpoint: Place): void {
+  if (!isInside(mountpoint, source) && !isInside(source, mountpoint)) return;
+  const [outer, inner] = isInside(mountpoint, source) ? [source, mountpoint] : [mountpoint, source];
+  const relation = isInside(outer, inner) ? "is the same directory as" : "lies inside";
+  throw new MountError(
+    `cannot mount ${source.given} on ${mountpoint.given}: ${inner.path} ${relation} ${outer.path}; ` +
+      "choose a mount point outside of the source",
+  );
+}
+
+/** Mounts, and returns the /dev/fuse descriptor of the mount. The directories are ready. */
+export function mount(options: MountOptions): number {
+  const root = geteuid() === 0;
+  if (!root && (options.suid || options.dev))
+    throw new MountError("cannot mount with suid or dev: these options are for root");
+  const watcher = options.autoUnmount ? startWatcher(options) : undefined;
+  try {
+    return root ? mountAsRoot(options) : mountWithHelper(options);
+  } catch (error) {
+    if (watcher !== undefined) close(watcher);
+    throw error;
+  }
+}
+
+function mountAsRoot(options: MountOptions): number {
+  const device = openDevice();
+  try {
+    mountDevice(options, device);
+    return device;
+  } catch (error) {
+    close(device);
+    throw error;
+  }
+}
+
+function mountDevice(options: MountOptions, device: number): void {
+  const owner = [`fd=${device}`, "rootmode=40000", `user_id=${geteuid()}`, `group_id=${getegid()}`];
+  const error = mountAt(
+    cstring(options.fsname).address,
+    cstring(options.mountpoint).address,
+    cstring(mountType(options)).address,
+    mountFlags(options),
+    cstring([...owner, ...fuseOptions(options)].join(",")).address,
+  );
+  if (error < 0)
+    throw new MountError(
+      `cannot mount on ${options.mountpoint}: ${errnoMessage(error)}${mountAdvice(error)}`,
+    );
+}
+
+function mountAdvice(error: number): string {
+  if (error === -EPERM || error === -EACCES)
+    return "; mounting needs CAP_SYS_ADMIN, which a container has only if it is given";
+  if (error === -ENODEV) return "; the kernel has no fuse: load the module with modprobe fuse";
+  return "";
+}
+
+/** Changes the flags (ro, nosuid, noatime…) of a mount that is there. */
+export function remount(options: MountOptions): void {
+  const mountpoint = locate(options.mountpoint).path;
+  const found = inspectMountpoint(mountpoint);
+  if (found.kind !== "live" || !isFuse(found.entry))
+    throw new MountError(`cannot remount ${mountpoint}: no FUSE file system is mounted there`);
+  const error = mountAt(
+    cstring(found.entry.source).address,
+    cstring(mountpoint).address,
+    cstring(found.entry.type).address,
+    MS_REMOUNT | mountFlags(options),
+    0,
+  );
+  if (error < 0) throw new MountError(`cannot remount ${mountpoint}: ${errnoMessage(error)}`);
+}
+
+/**
+ * Unmounts, lazily (out of sight at once, for good when the last user is gone) or not if busy. `fusermount` is
+ * the helper of users who are not root. Returns 0 or -errno: EBUSY, EINVAL if nothing is mounted there.
+ */
+export function unmount(
+  mountpoint: string,
+  how: "normal" | "lazy",
+  fusermount?: string | undefined,
+): number {
+  const error = umount2(
+    cstring(mountpoint).address,
+    UMOUNT_NOFOLLOW | (how === "lazy" ? MNT_DETACH : 0),
+  );
+  if (error !== -EPERM || geteuid() === 0) return error;
+  return unmountWithHelper(mountpoint, how === "lazy", fusermount);
+}
+
+/** A mount in another process's mount namespace, to unmount it there. */
+export interface NamespaceMount {
+  readonly pid: number;
+  /** What identifies the namespace, since the process may end and its number be used again. */
+  readonly namespace: string;
+  readonly mountpoint: string;
+}
+
+/**
+ * Mounts the connection `device` in the mount namespace of `options.mountNamespacePid`, where the mount point is
+ * looked up and made ready as well. `source` was located in our own. The calling thread stays in that
+ * namespace: it must be a worker that does nothing else and ends.
+ */
+export function mountInNamespace(
+  options: MountOptions,
+  source: Place,
+  device: number,
+): NamespaceMount {
+  const pid = options.mountNamespacePid;
+  assert(pid !== undefined, "mountInNamespace is given a process");
+  const namespace = namespaceOf(pid);
+  const error = namespace === undefined ? -ESRCH : enterNamespace(pid);
+  if (namespace === undefined || error < 0)
+    throw new MountError(
+      `cannot enter the mount namespace of process ${pid}: ${errnoMessage(error)}; ` +
+        "the process must be running, and this takes root",
+    );
+  const mountpoint = prepareMountpoint(options, source);
+  mountDevice({ ...options, mountpoint }, device);
+  return { pid, namespace, mountpoint };
+}
+
+/** Unmounts in the namespace. The calling thread stays there, as with `mountInNamespace`. */
+export function unmountInNamespace(mounted: NamespaceMount, how: "normal" | "lazy"): number {
+  const pid = findInNamespace(mounted);
+  // With its last process a namespace ends, and its mounts with it.
+  if (pid === undefined) return -EINVAL;
+  const error = enterNamespace(pid);
+  return error < 0 ? error : unmount(mounted.mountpoint, how);
+}
+
+function enterNamespace(pid: number): number {
+  assert(!Bun.isMainThread, "only a thread of its own goes to another mount namespace");
+  const fd = openat(openProc(), cstring(`${pid}/ns/mnt`).address, O_RDONLY | O_CLOEXEC, 0);
+  if (fd < 0) return fd;
+  // A thread that shares its working directory with others may not change the namespace.
+  const shared = unshare(CLONE_FS);
+  const error = shared < 0 ? shared : setns(fd, CLONE_NEWNS);
+  close(fd);
+  return error;
+}
+
+function namespaceOf(pid: number | string): string | undefined {
+  return readProcLink(`${pid}/ns/mnt`);
+}
+
+/** The process that the mount was made for, or any other in its namespace. */
+function findInNamespace(mounted: NamespaceMount): number | undefined {
+  if (namespaceOf(mounted.pid) === mounted.namespace) return mounted.pid;
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  const pid = pids.find((candidate) => namespaceOf(candidate) === mounted.namespace);
+  return pid === undefined ? undefined : Number(pid);
+}
