@@ -3,6 +3,8 @@
 import { renderUsage, type ArgsDef, type CommandDef } from "citty";
 import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS, type Option } from "./cli-options.ts";
 
+const COLUMNS = 100;
+
 const MAIN_META = {
   name: "fuse-backend",
   description: "Serve directories through FUSE",
@@ -15,7 +17,7 @@ MOUNT OPTIONS
   options above but --options, --background, --help and --version can be given here too: -o cache=always,no_xattr.
 
   allow_other         Other users may use the mount. The default is only the one who mounts, and not even root.
-  auto_unmount        fusermount3 unmounts when the daemon is gone, however it ended. The default is not to.
+  auto_unmount        The mount goes when the daemon is gone, however it ended. The default is that it stays.
   ro, rw              Read only, or not. The default is rw.
   suid, nosuid        Set-user-id bits count, or not. The default is nosuid; suid by mount(8). Only for root.
   dev, nodev          Device files work, or not. The default is nodev; dev by mount(8). Only for root.
@@ -47,13 +49,29 @@ export async function renderHelp(command: string | undefined, version: string): 
     args: argumentsOf(GLOBAL_OPTIONS),
     subCommands: { passthrough: PASSTHROUGH },
   };
-  const text =
-    command === undefined
-      ? `${await renderUsage(main)}\n`
-      : `${await renderUsage(PASSTHROUGH, main)}${MOUNT_OPTIONS_HELP}${ENDING}`;
-  // citty colours without looking where it goes.
-  const coloured = process.stdout.isTTY && Bun.env["NO_COLOR"] === undefined;
-  return coloured ? text : Bun.stripANSI(text);
+  if (command === undefined) return layOut(await renderUsage(main));
+  return `${layOut(await renderUsage(PASSTHROUGH, main))}${MOUNT_OPTIONS_HELP}${ENDING}`;
+}
+
+/** citty's lines are as long as they come, and coloured wherever they go. */
+function layOut(usage: string): string {
+  return Bun.stripANSI(usage)
+    .split("\n")
+    .map((line) => wrap(line.trimEnd()))
+    .join("\n");
+}
+
+/** Breaks the second column of a line that is too long. */
+function wrap(line: string): string {
+  const indent = /^ +\S.*? {4}(?=\S)/.exec(line)?.[0].length ?? 0;
+  const lines: string[] = [];
+  let rest = line;
+  while (indent > 0 && rest.length > COLUMNS) {
+    const end = rest.lastIndexOf(" ", COLUMNS);
+    lines.push(rest.slice(0, end));
+    rest = " ".repeat(indent) + rest.slice(end + 1);
+  }
+  return [...lines, rest].join("\n");
 }
 
 const PASSTHROUGH: CommandDef = {

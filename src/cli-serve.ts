@@ -26,12 +26,12 @@ export async function serve(options: DaemonOptions, runDaemon: RunDaemon): Promi
       failed = true;
       log.error(`cannot write the pid file ${options.pidFile}: ${(error as Error).message}`);
     }
+    if (!failed) notifyServiceManager(`READY=1\nMAINPID=${process.pid}`);
     if (!failed && readiness?.tell() === false) {
       failed = true;
-      log.error("whoever started this is gone before the mount was made");
+      log.error("whoever started this was gone before the mount answered");
     }
     if (failed) process.kill(process.pid, "SIGTERM");
-    else notifyServiceManager(`READY=1\nMAINPID=${process.pid}`);
   });
   notifyServiceManager("STOPPING=1");
   return failed ? 1 : code;

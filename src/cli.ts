@@ -38,7 +38,7 @@ export async function main(
     }
     return 0;
   } catch (error) {
-    return report(error, args);
+    return report(error, mountHelperName(invokedAs) === undefined ? args : COMMANDS);
   }
 }
 
@@ -77,6 +77,7 @@ function passthrough(args: readonly string[]): Request {
   return { kind: "serve", options };
 }
 
+/** `args` tell which command's help is of use. */
 function report(error: unknown, args: readonly string[]): number {
   if (error instanceof UsageError || error instanceof ConfigError) {
     const command = COMMANDS.find((name) => args.includes(name));

@@ -29,6 +29,8 @@ export const CONGESTION_THRESHOLD = 48;
 
 /** Inodes that the kernel may know at the same time. Each takes 128 bytes once it is used. */
 export const INODES_MAX = 1 << 23;
+/** Inodes that the kernel has forgotten, kept so that file handles of the mount stay valid. */
+export const RETAINED_MAX = 1 << 16;
 export const INODE_BUCKETS = 1 << 21;
 /** File systems below SRC. */
 export const DEVICES_MAX = 1024;

@@ -86,7 +86,7 @@ function prepareMountpoint(options: MountOptions, source: Place): string {
   if (found.kind === "dead")
     throw new MountError(
       `cannot mount on ${place.path}: a dead mount is there (${found.entry.type} of ${found.entry.source}, ` +
-        `whose daemon is gone); give --replace to clean it up, or do it with: umount -l ${place.path}`,
+        `whose daemon is gone); give --replace (or -o replace) to clean it up, or do it with: umount -l ${place.path}`,
     );
   if (
     found.kind === "live" &&

@@ -1,19 +1,21 @@
-// Notifications: what a file system tells the kernel unasked (FUSE_NOTIFY_* of linux/fuse.h), when files
-// change behind its back or waiting is over. Each is one write to the mount's device.
+// Notifications: what a file system tells the kernel unasked (FUSE_NOTIFY_* of linux/fuse.h), when
+// files change behind its back or waiting is over. Each is one write to the mount's device.
 //
-// Every method returns 0 or -errno. ENOENT means that the kernel does not know the node (or name), so that
-// there is nothing to do; EINVAL that this kernel is older than the notification, or the offset is out of
-// range; ENOTCONN or ENODEV that the mount is gone.
+// Every method returns 0 or -errno. ENOENT means that the kernel does not know the node (or name),
+// so that there is nothing to do; EINVAL that this kernel is older than the notification, or the
+// offset is out of range; ENOTCONN or ENODEV that the mount is gone.
 //
-// The deadlock rule: the kernel carries a notification out before `write` returns, and for that takes
-// locks that it may be holding for a request. invalEntry and delete lock the parent directory, as
-// lookups, creations and removals in it do; invalInode and store wait for the pages that reads and
-// writes of the file hold. So never notify about a node out of a method that serves a request on it,
-// nor while holding a lock that such a method may be waiting for: do it on another thread, or later.
+// The deadlock rule: the kernel carries a notification out before `write` returns, and for that
+// takes locks that it may be holding for a request. invalEntry and delete lock the parent
+// directory, as lookups, creations and removals in it do; invalInode and store wait for the pages
+// that reads and writes of the file hold. So never notify about a node out of a method that serves
+// a request on it, nor while holding a lock that such a method may be waiting for: do it on another
+// thread, or later.
 //
 // What is longer than MAX_WRITE goes in several messages; the first error ends it.
 //
-// The descriptor may be used by any number of threads; a Notifier belongs to the thread that made it.
+// The descriptor may be used by any number of threads; a Notifier belongs to the thread that made
+// it.
 
 import * as abi from "./abi-fuse.ts";
 import { PATH_MAX } from "./abi-linux.ts";
@@ -52,8 +54,9 @@ export class Notifier {
   }
 
   /**
-   * The node's attributes have changed and, from `offset` on for `length` bytes (0: to the end), its data.
-   * A negative offset leaves cached data alone. Dirty pages are written back first. The default is all.
+   * The node's attributes have changed and, from `offset` on for `length` bytes (0: to the end),
+   * its data. A negative offset leaves cached data alone. Dirty pages are written back first. The
+   * default is all.
    */
   invalInode(nodeid: number, offset = 0, length = 0): number {
     const { ino, off, len, sizeof } = abi.fuse_notify_inval_inode_out;
@@ -64,8 +67,9 @@ export class Notifier {
   }
 
   /**
-   * `name` in directory `parent` may stand for something else now, or for nothing: the kernel looks it up
-   * again. With `expireOnly` (FUSE_HAS_EXPIRE_ONLY) only its timeout ends; what is mounted on it stays.
+   * `name` in directory `parent` may stand for something else now, or for nothing: the kernel looks
+   * it up again. With `expireOnly` (FUSE_HAS_EXPIRE_ONLY) only its timeout ends; what is mounted on
+   * it stays.
    */
   invalEntry(parent: number, name: string | Uint8Array, expireOnly = false): number {
     const { parent: at, namelen, flags, sizeof } = abi.fuse_notify_inval_entry_out;
@@ -78,8 +82,9 @@ export class Notifier {
   }
 
   /**
-   * `name` in directory `parent`, which was node `child`, was deleted: as invalEntry, and inotify sees it.
-   * Also ENOENT if the name stands for another node; ENOTEMPTY or EBUSY if the kernel still needs it.
+   * `name` in directory `parent`, which was node `child`, was deleted: as invalEntry, and inotify
+   * sees it. Also ENOENT if the name stands for another node; ENOTEMPTY or EBUSY if the kernel
+   * still needs it.
    */
   delete(parent: number, child: number, name: string | Uint8Array): number {
     const { parent: at, child: childAt, namelen, sizeof } = abi.fuse_notify_delete_out;
@@ -112,8 +117,8 @@ export class Notifier {
   }
 
   /**
-   * Asks for `size` bytes of the file out of the kernel's cache. What is there of them comes later, as
-   * `FileSystem.notifyReply` with `notifyUnique`, a number of the caller's choice.
+   * Asks for `size` bytes of the file out of the kernel's cache. What is there of them comes later,
+   * as `FileSystem.notifyReply` with `notifyUnique`, a number of the caller's choice.
    */
   retrieve(notifyUnique: number, nodeid: number, offset: number, size: number): number {
     const f = abi.fuse_notify_retrieve_out;
@@ -138,7 +143,10 @@ export class Notifier {
     return this.#send(abi.FUSE_NOTIFY_INC_EPOCH, HEADER);
   }
 
-  /** Asks the kernel to let go of these nodes if no one uses them; forgets follow for those it drops. */
+  /**
+   * Asks the kernel to let go of these nodes if no one uses them; forgets follow for those it
+   * drops.
+   */
   prune(nodeids: ArrayLike<number>): number {
     const { count, padding, spare } = abi.fuse_notify_prune_out;
     for (let first = 0; first < nodeids.length; first += PRUNE_MAX) {

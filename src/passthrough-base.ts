@@ -95,9 +95,9 @@ export abstract class PassthroughBase extends FileSystem {
     return fd;
   }
 
-  /** Opens the file behind the O_PATH descriptor `fd` anew. */
+  /** Opens the file behind the O_PATH descriptor `fd` anew. The magic link must be followed: no O_NOFOLLOW. */
   protected reopen(fd: number, flags: number): number {
-    return this.openAt(this.proc.dirfd, this.proc.name(fd), flags, 0);
+    return this.openAt(this.proc.dirfd, this.proc.name(fd), flags & ~O_NOFOLLOW, 0);
   }
 
   /** The flags to open a host file with when the caller opened it with `flags`. */

@@ -39,6 +39,7 @@ import {
   IDLE_BACKINGS_MAX,
   INODE_BUCKETS,
   INODES_MAX,
+  RETAINED_MAX,
 } from "./limits.ts";
 import { Lock } from "./lock.ts";
 import { cstring, smallMemory, type Memory } from "./memory.ts";
@@ -81,7 +82,9 @@ const inode_record = struct("inode_record", {
   handle_bytes: u32,
   handle_type: i32,
   handle: array(u8, FILE_HANDLE_MAX),
-  spare: array(u32, 4),
+  /** Its place in the ring of forgotten inodes; 0 if the kernel knows it. */
+  retained: u32,
+  spare: array(u32, 3),
 });
 
 // As indices of words in a record.
@@ -100,6 +103,7 @@ const BACKING = inode_record.backing >> 2;
 const OPENS = inode_record.opens >> 2;
 const LOCK_OWNERS = inode_record.lock_owners >> 2;
 const HANDLE_BYTES = inode_record.handle_bytes >> 2;
+const RETAINED = inode_record.retained >> 2;
 const HANDLE_WORDS = 2 + FILE_HANDLE_MAX / 4;
 
 const ALIVE = 1;
@@ -126,13 +130,16 @@ const inodes_header = struct("inodes_header", {
   evicted: u32,
   /** How many passthrough registrations are kept for inodes that no one has open. */
   idle_backings: u32,
-  pad: u32,
+  /** Where the hand of the ring of forgotten inodes is. */
+  retained_hand: u32,
 });
 
 const HAND = inodes_header.hand >> 2;
 const DEVICE_COUNT = inodes_header.device_count >> 2;
 const EVICTED = inodes_header.evicted >> 2;
 const IDLE_BACKINGS = inodes_header.idle_backings >> 2;
+
+const RETAINED_HAND = inodes_header.retained_hand >> 2;
 
 const EMPTY = cstring("");
 const DOT = cstring(".");
@@ -145,6 +152,7 @@ export interface InodeAreas {
   readonly devices: number;
   readonly ring: number;
   readonly ringSize: number;
+  readonly retained: number;
 }
 
 export interface InodeOptions {
@@ -171,6 +179,7 @@ export class InodeTable {
   readonly #devices: number;
   readonly #ring: number;
   readonly #ringSize: number;
+  readonly #retained: number;
   readonly #options: InodeOptions;
   readonly #proc: ProcFds;
   /** struct file_handle of some other descriptor, to compare with. */
@@ -187,6 +196,7 @@ export class InodeTable {
       buckets: layout.area("inode buckets", INODE_BUCKETS * 4),
       devices: layout.area("devices", DEVICES_MAX * device_record.sizeof),
       ring: layout.area("descriptor ring", (ringSize + 1) * 4),
+      retained: layout.area("retained inodes", (RETAINED_MAX + 1) * 4),
       ringSize,
     };
   }
@@ -202,6 +212,7 @@ export class InodeTable {
     this.#devices = areas.devices >> 2;
     this.#ring = areas.ring >> 2;
     this.#ringSize = areas.ringSize;
+    this.#retained = areas.retained >> 2;
     this.#options = options;
     this.#proc = proc;
   }
@@ -326,6 +337,7 @@ export class InodeTable {
       words[bucket] = index;
     }
     const at = this.#table.at(index);
+    if (words[at + RETAINED] !== 0) this.#unretain(index);
     words[at + MODE] = from.i32[stat.st_mode >> 2]!;
     this.#lookups[(at + LOOKUPS) >> 1]! += 1;
     const spare = words[at + FD]! >= 0;
@@ -350,19 +362,13 @@ export class InodeTable {
     words[at + OPENS] = 0;
     words[at + LOCK_OWNERS] = 0;
     words[at + HANDLE_BYTES] = 0;
+    words[at + RETAINED] = 0;
     words[this.#header + EVICTED]!++; // until #attach
   }
 
-  /** Adds 1 to the lookup count of an inode whose descriptor the caller has acquired. */
-  rememberAgain(nodeid: number): void {
-    this.#lock.acquire();
-    this.#lookups[(this.#table.at(nodeid) + LOOKUPS) >> 1]! += 1;
-    this.#lock.release();
-  }
-
   /**
-   * Takes `count` off the lookup count; at 0 the inode is gone. Returns the id of its FUSE passthrough
-   * registration, which the caller has to close, or 0.
+   * Takes `count` off the lookup count; at 0 the kernel does not know the inode any more. Returns the id of
+   * its FUSE passthrough registration, which the caller has to close, or 0.
    */
   forget(nodeid: number, count: number): number {
     if (!this.#table.has(nodeid) || nodeid === FUSE_ROOT_ID) return 0;
@@ -370,31 +376,81 @@ export class InodeTable {
     const words = this.#words;
     let backing = 0;
     this.#lock.acquire();
-    if (words[at + STATE]! & ALIVE) {
+    if (words[at + STATE]! & ALIVE && words[at + RETAINED] === 0) {
       const left = Math.max(0, this.#lookups[(at + LOOKUPS) >> 1]! - count);
       this.#lookups[(at + LOOKUPS) >> 1] = left;
       if (left === 0) {
-        this.#unhash(nodeid);
-        words[at + STATE] = 0;
         backing = Math.max(0, words[at + BACKING]!);
         if (backing > 0 && words[at + OPENS] === 0) words[this.#header + IDLE_BACKINGS]!--;
         words[at + BACKING] = 0;
-        if (this.#table.close(nodeid)) this.#bury(nodeid);
+        if (!this.#retain(nodeid)) this.#drop(nodeid);
       }
     }
     this.#lock.release();
     return backing;
   }
 
-  /** Frees the record of an inode without lookups and pins. Under the lock. */
-  #bury(nodeid: number): void {
-    const at = this.#table.at(nodeid);
+  // --- Forgotten inodes; under the lock ---
+  //
+  // A file handle that was made of the mount (name_to_handle_at(2), NFS) holds a nodeid and a generation, and
+  // has to work also when the kernel has forgotten the inode meanwhile. So the records of the last
+  // ones stay, with the host's file handle and without a descriptor.
+
+  /** Keeps a forgotten inode; false if it can't be opened by file handle. */
+  #retain(index: number): boolean {
     const words = this.#words;
+    const at = this.#table.at(index);
     const fd = words[at + FD]!;
-    if (fd >= 0) close(fd);
-    else words[this.#header + EVICTED]!--;
+    if (!this.#table.tryClose(index)) return false;
+    const can = fd < 0 || this.#storeHandle(index, fd);
+    if (can) {
+      if (fd >= 0) this.#detach(index);
+      else words[this.#header + EVICTED]!--;
+      const place = (words[this.#header + RETAINED_HAND]! % RETAINED_MAX) + 1;
+      words[this.#header + RETAINED_HAND] = place;
+      const oldest = words[this.#retained + place]!;
+      if (oldest !== 0) {
+        this.#unretain(oldest);
+        this.#drop(oldest);
+      }
+      words[this.#retained + place] = index;
+      words[at + RETAINED] = place;
+    }
+    this.#table.reopen(index);
+    return can;
+  }
+
+  /** The kernel knows the inode again, or it is dropped. */
+  #unretain(index: number): void {
+    const words = this.#words;
+    const at = this.#table.at(index);
+    words[this.#retained + words[at + RETAINED]!] = 0;
+    words[at + RETAINED] = 0;
+    if (words[at + FD]! < 0) words[this.#header + EVICTED]!++;
+  }
+
+  /** Ends an inode that nobody looks up or retains. */
+  #drop(index: number): void {
+    this.#unhash(index);
+    this.#words[this.#table.at(index) + STATE] = 0;
+    if (this.#table.close(index)) this.#bury(index);
+  }
+
+  /** Frees the record of an inode that was dropped and has no pins. */
+  #bury(index: number): void {
+    if (this.#words[this.#table.at(index) + FD]! >= 0) this.#detach(index);
+    else this.#words[this.#header + EVICTED]!--;
+    this.#table.free(index);
+  }
+
+  /** Closes the descriptor. */
+  #detach(index: number): void {
+    const words = this.#words;
+    const at = this.#table.at(index);
+    close(words[at + FD]!);
+    words[at + FD] = -1;
     if (words[at + PLACE] !== 0) words[this.#ring + words[at + PLACE]!] = 0;
-    this.#table.free(nodeid);
+    words[at + PLACE] = 0;
   }
 
   // --- What an inode is ---
@@ -428,7 +484,7 @@ export class InodeTable {
     return this.#words[this.#table.at(nodeid) + DEVICE]! << 16;
   }
 
-  /** Whether some inodes have no descriptor. */
+  /** Whether some inodes that the kernel knows have no descriptor. */
   get hasEvicted(): boolean {
     return this.#words[this.#header + EVICTED]! > 0;
   }
@@ -445,9 +501,11 @@ export class InodeTable {
     this.#lock.acquire();
     if (device >= 0) {
       const index = this.#find(this.#bucket(low, high, device), low, high, device);
-      if (index !== 0 && this.#words[this.#table.at(index) + FD]! < 0 && this.#isSame(index, fd)) {
-        this.#attach(index, fd);
-        taken = true;
+      if (index !== 0) {
+        const at = this.#table.at(index);
+        const needed = this.#words[at + FD]! < 0 && this.#words[at + RETAINED] === 0;
+        taken = needed && this.#isSame(index, fd);
+        if (taken) this.#attach(index, fd);
       }
     }
     this.#lock.release();
@@ -559,7 +617,7 @@ export class InodeTable {
   #attach(index: number, fd: number): void {
     const words = this.#words;
     const at = this.#table.at(index);
-    words[this.#header + EVICTED]!--;
+    if (words[at + RETAINED] === 0) words[this.#header + EVICTED]!--;
     words[at + FD] = fd;
     const device = this.#devices + words[at + DEVICE]! * DEVICE_WORDS;
     if (words[device + (device_record.has_handles >> 2)] === 0) return;
@@ -603,11 +661,8 @@ export class InodeTable {
     if (!this.#table.tryClose(index)) return false;
     const fd = words[at + FD]!;
     if (this.#canReopen(index, fd)) {
-      words[at + FD] = -1;
-      words[at + PLACE] = 0;
-      words[this.#ring + place] = 0;
-      words[this.#header + EVICTED]!++;
-      close(fd);
+      this.#detach(index);
+      if (words[at + RETAINED] === 0) words[this.#header + EVICTED]!++;
     } else {
       this.#keep(index);
     }
@@ -618,6 +673,13 @@ export class InodeTable {
   /** Makes sure that the inode has a file handle and a name, without which it can't be opened again. */
   #canReopen(index: number, fd: number): boolean {
     if (fstat(fd, this.#stat.address) < 0 || this.#stat.i32[stat.st_nlink >> 2] === 0) return false;
+    return this.#storeHandle(index, fd);
+  }
+
+  /** Makes sure that the inode behind `fd` has a file handle that can be opened. */
+  #storeHandle(index: number, fd: number): boolean {
+    const device = this.#devices + this.#words[this.#table.at(index) + DEVICE]! * DEVICE_WORDS;
+    if (this.#words[device + (device_record.has_handles >> 2)] === 0) return false;
     const at = this.#table.at(index) + HANDLE_BYTES;
     if (this.#words[at] !== 0) return true;
     if (!this.#takeHandle(fd)) return false;

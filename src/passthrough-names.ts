@@ -59,7 +59,7 @@ export abstract class PassthroughNames extends PassthroughBase {
   /** `.` and `..`, for NFS export. The root is its own parent, and what was moved out of it has none. */
   #enterDots(nodeid: number, fd: number, length: number, entry: EntryOut): number {
     if (length === 1 || nodeid === FUSE_ROOT_ID) {
-      const again = this.reopen(fd, O_PATH | O_NOFOLLOW);
+      const again = this.reopen(fd, O_PATH);
       return again < 0 ? again : this.enterFd(again, entry);
     }
     const parent = this.openAt(fd, DOT_DOT.address, O_PATH | O_DIRECTORY, 0);

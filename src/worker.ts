@@ -89,7 +89,7 @@ function reasonFor(error: unknown): string {
 }
 
 async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void): Promise<void> {
-  log.configure({ level: task.logLevel, format: task.logFormat });
+  log.configure({ level: task.debug ? "debug" : task.logLevel, format: task.logFormat });
   const memory = new Memory(task.memory.address, task.memory.size);
   const fs = new PassthroughFs(memory, task.share, () => say({ type: "locks" }));
   const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
