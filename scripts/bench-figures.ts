@@ -33,8 +33,8 @@ export const FULL: Sizes = {
   fioSeconds: 2,
 };
 export const QUICK: Sizes = {
-  filesAlone: 1500,
-  filesTogether: 750,
+  filesAlone: 3000,
+  filesTogether: 1500,
   treeFiles: 800,
   walkedFiles: 20_000,
   fioBytes: 64 * MIB,
@@ -68,7 +68,7 @@ export async function cold(target: Target, what: "all" | "inodes" = "all"): Prom
   await target.settle();
 }
 
-/** Runs one figure and reports it, with the daemon's processor time in the unit's own terms. */
+/** Runs one figure and reports it, with how much processor time the daemon took. */
 async function figure(
   bench: Bench,
   target: Target,

@@ -25,7 +25,7 @@ const HELP = `Usage: bun scripts/bench.ts [options]
   --quick            smaller amounts
   --timeout SECONDS  how long the kernel keeps names and attributes, for every daemon that lets itself be told:
                      {timeout} in a command. The default is 5
-  --ours COMMAND     in place of "dist/fuse-backend passthrough"; NAME=COMMAND for a variant of this name.
+  --ours COMMAND     in place of "dist/fuse-backend passthrough"; NAME=COMMAND for a variant beside it.
                      Repeatable. {src} and {mnt} stand for the directory and the mount point
   --peer NAME=COMMAND  a further daemon; it must stay in the foreground. Repeatable
   --no-peers         without bindfs and mergerfs
@@ -53,7 +53,7 @@ export interface BenchOptions {
   readonly markdown: boolean;
 }
 
-const ROOT = resolve(import.meta.dirname, "..");
+const EXECUTABLE = resolve(import.meta.dirname, "../dist/fuse-backend");
 
 export function parseBenchArguments(argv: readonly string[]): BenchOptions | "help" | "list" {
   const { values } = readArguments(argv);
@@ -67,7 +67,7 @@ export function parseBenchArguments(argv: readonly string[]): BenchOptions | "he
     rounds: positive("--rounds", values.rounds ?? (values.quick === true ? "2" : "5"), true),
     quick: values.quick === true,
     timeout: positive("--timeout", values.timeout ?? "5", false),
-    ours: ours.length > 0 ? ours : [defaultOurs()],
+    ours: ours.some(({ name }) => name === "ours") ? ours : [defaultOurs(), ...ours],
     peers,
     findPeers: values["no-peers"] !== true,
     cpu: values.cpu === true,
@@ -149,11 +149,10 @@ function chooseFigures(only: string | undefined): Set<string> {
 }
 
 function defaultOurs(): TargetSpec {
-  const executable = shellQuote(join(ROOT, "dist/fuse-backend"));
   return {
     name: "ours",
     role: "ours",
-    command: `${executable} passthrough --attr-timeout {timeout} --entry-timeout {timeout} {src} {mnt}`,
+    command: `${shellQuote(EXECUTABLE)} passthrough --attr-timeout {timeout} --entry-timeout {timeout} {src} {mnt}`,
     note: "names and attributes {timeout} s, data until a changed file is opened again",
   };
 }
@@ -199,6 +198,9 @@ function putAway(): void {
 }
 
 function makeTargets(options: BenchOptions): Target[] {
+  const usesBuild = options.ours.some(({ command }) => command?.includes(EXECUTABLE) === true);
+  if (usesBuild && !existsSync(EXECUTABLE))
+    throw new Error(`there is no ${EXECUTABLE}: build it by "npm run build"`);
   if (options.dir !== undefined) mkdirSync(options.dir, { recursive: true });
   const directory = mkdtempSync(join(resolve(options.dir ?? tmpdir()), "fuse-backend-bench-"));
   const named = new Set(options.peers.map(({ name }) => name));
@@ -296,10 +298,7 @@ function describe(options: BenchOptions, targets: readonly Target[], where: stri
     .filter(({ spec }) => spec.command !== undefined)
     .map(({ spec }) => {
       const fill = (text: string): string => text.replaceAll("{timeout}", `${options.timeout}`);
-      const command = fill(spec.command ?? "").replaceAll(
-        shellQuote(`${ROOT}/dist/fuse-backend`),
-        "fuse-backend",
-      );
+      const command = fill(spec.command ?? "").replaceAll(shellQuote(EXECUTABLE), "fuse-backend");
       return `- ${spec.name}: \`${command}\` (caches: ${fill(spec.note)})`;
     });
   const amount = options.quick ? "quick amounts" : "full amounts";

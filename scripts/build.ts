@@ -1,20 +1,21 @@
 // Builds dist/fuse-backend, one executable with the runtime in it, and runs it: a build can go wrong
 // without the bundler saying so.
 
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, renameSync, rmSync } from "node:fs";
 import { resolve } from "node:path";
 import { version } from "../package.json";
 
 const root = resolve(import.meta.dir, "..");
 const executable = resolve(root, process.argv[2] ?? "dist/fuse-backend");
+// It gets its name when it has shown that it runs; until then the last one stays in place.
+const unproven = `${executable}.new`;
 
 async function build(): Promise<void> {
   mkdirSync(resolve(executable, ".."), { recursive: true });
-  rmSync(executable, { force: true });
   const result = await Bun.build({
     entrypoints: [resolve(root, "src/main.ts")],
     compile: {
-      outfile: executable,
+      outfile: unproven,
       // A daemon must not run or read what lies in the directory that it is started in.
       autoloadDotenv: false,
       autoloadBunfig: false,
@@ -23,18 +24,20 @@ async function build(): Promise<void> {
     },
     format: "esm", // Bytecode of modules with import.meta needs it.
     bytecode: true,
-    minify: true,
-    sourcemap: "linked",
+    // The names of functions stay, for stack traces.
+    minify: { whitespace: true, syntax: true, identifiers: false },
+    sourcemap: "inline",
   });
   for (const message of result.logs) console.error(String(message));
+  rmSync(`${unproven}.map`, { force: true }); // The executable has it inside.
 }
 
 function expectRun(args: string[], exitCode: number, output: RegExp): void {
-  const run = Bun.spawnSync([executable, ...args], { env: {}, timeout: 10_000 });
+  const run = Bun.spawnSync([unproven, ...args], { env: {}, timeout: 10_000 });
   const said = `${run.stdout}${run.stderr}`;
   if (run.exitCode !== exitCode || !output.test(said))
     throw new Error(
-      `${executable} ${args.join(" ")} ended with ${run.exitCode ?? run.signalCode}, expected ${exitCode} and ${output}; it said:\n${said}`,
+      `${unproven} ${args.join(" ")} ended with ${run.exitCode ?? run.signalCode}, expected ${exitCode} and ${output}; it said:\n${said}`,
     );
 }
 
@@ -49,12 +52,13 @@ try {
     2,
     /unknown option --no-such-option/,
   );
+  renameSync(unproven, executable);
   const megabytes = Math.round(Bun.file(executable).size / 1e6);
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   console.log(`built ${executable}: fuse-backend ${version}, ${megabytes} MB, in ${seconds} s`);
 } catch (error) {
   console.error(`the build failed: ${error instanceof Error ? error.message : error}`);
   if (error instanceof AggregateError) for (const each of error.errors) console.error(String(each));
-  rmSync(executable, { force: true });
+  rmSync(unproven, { force: true });
   process.exit(1);
 }

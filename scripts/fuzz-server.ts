@@ -1,5 +1,5 @@
-// Fuzzes the server for as long as you like: random and broken requests, millions of them, against the
-// rules that the tests check on fewer. What fails is printed with its seed.
+// Fuzzes the server for as long as you like: random and broken requests, millions of them, against
+// the rules that the tests check on fewer. What fails is printed with its seed.
 //
 //   bun scripts/fuzz-server.ts [SECONDS]        10 unless said; FUZZ_SEED=N begins there
 

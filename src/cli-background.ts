@@ -1,6 +1,7 @@
-// The background. A process with threads cannot be split by fork, so the executable starts itself again
-// in a session of its own with the same arguments, and waits for a byte over a pipe: the mount answers.
-// The pipe's number is in the environment, which also tells the second process what it is.
+// The background. A process with threads cannot be split by fork, so the executable starts itself
+// again in a session of its own with the same arguments, and waits for a byte over a pipe: the
+// mount answers. The pipe's number is in the environment, which also tells the second process what
+// it is.
 
 import { fstatSync } from "node:fs";
 import { AT_FDCWD, O_CLOEXEC, O_RDWR } from "./abi-linux.ts";
@@ -73,7 +74,10 @@ export function takeReadiness(): Readiness | undefined {
   return new Readiness(fd);
 }
 
-/** Only a log file is written on: someone may wait for the end of a pipe, and a terminal is for others. */
+/**
+ * Only a log file is written on: someone may wait for the end of a pipe, and a terminal is for
+ * others.
+ */
 function detachStderr(): void {
   if (fstatSync(STDERR).isFile()) return;
   const fd = openat(AT_FDCWD, cstring("/dev/null").address, O_RDWR | O_CLOEXEC, 0);

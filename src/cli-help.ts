@@ -13,33 +13,38 @@ const MAIN_META = {
 const MOUNT_OPTIONS_HELP = `
 MOUNT OPTIONS
 
-  Given with -o, as with mount(8): separated by commas, \`_\` or \`-\` within a name, the last one counts. All
-  options above but --options, --background, --help and --version can be given here too: -o cache=always,no_xattr.
+  Given with -o, as with mount(8): separated by commas, \`_\` or \`-\` within a name, the last
+  one counts. All options above but --options, --background, --help and --version can be given here
+  too: -o cache=always,no_xattr.
 
-  allow_other         Other users may use the mount. The default is only the one who mounts, and not even root.
-  auto_unmount        The mount goes when the daemon is gone, however it ended. The default is that it stays.
-  ro, rw              Read only, or not. The default is rw.
-  suid, nosuid        Set-user-id bits count, or not. The default is nosuid; suid by mount(8). Only for root.
-  dev, nodev          Device files work, or not. The default is nodev; dev by mount(8). Only for root.
-  exec, noexec        Programs can be run, or not. The default is exec.
-  noatime, atime      Access times are not updated, or are. The default is atime, as relatime.
+  allow_other       Others may use the mount. The default is only who mounts it, and not even root.
+  auto_unmount      The mount goes when the daemon is gone, however it ended. The default is that it
+                    stays after a crash.
+  ro, rw            Read only, or not. The default is rw.
+  suid, nosuid      Set-user-id bits count, or not. The default is nosuid, but suid if root mounts
+                    by mount(8). suid is for root.
+  dev, nodev        Device files work, or not. The default is nodev, but dev if root mounts
+                    by mount(8). dev is for root.
+  exec, noexec      Programs can be run, or not. The default is exec.
+  noatime, atime    Access times are not updated, or are. The default is atime.
   nodiratime, relatime, strictatime, sync, dirsync, nosymfollow
-                      As with mount(8), and their opposites. The default is relatime alone.
-  fsname=NAME         The source that /proc/mounts shows. The default is SRC.
-  subtype=NAME        The type that it shows is fuse.NAME. The default is fuse-backend.
-  max_read=BYTES      The largest read. The default is the kernel's.
+                    As with mount(8), and their opposites. The default is relatime.
+  fsname=NAME       The source that /proc/mounts shows. The default is SRC.
+  subtype=NAME      The type that it shows is fuse.NAME. The default is fuse-backend.
+  max_read=BYTES    The largest read. The default is the kernel's.
 
-  default_permissions is always on: the kernel checks permissions. defaults, auto, noauto, user, users, owner,
-  group, _netdev, nofail, comment=… and x-… are for others and are ignored. With -o remount, mount(8) changes the
-  flags of a mount that is there.
+  default_permissions is always on: the kernel checks permissions. defaults, auto, noauto, user,
+  users, owner, group, _netdev, nofail, comment=... and x-... are for others, and ignored.
 `;
 
 const ENDING = `
 Every switch has its opposite: --writeback and --no-writeback, --xattr and --no-xattr.
 
-SIGINT, SIGTERM and SIGHUP unmount and end it, as umount MNT does. Exit codes: 0, 1 if something failed, 2 if
-the command line is wrong. Linked as /sbin/mount.fuse.fuse-backend, it serves mount -t fuse.fuse-backend SRC MNT
-and lines of /etc/fstab.
+SIGINT, SIGTERM and SIGHUP unmount, and so it ends, as by umount MNT. Exit codes: 0, 1 if something
+failed, 2 if the command line is wrong.
+
+Linked as /sbin/mount.fuse.fuse-backend, it serves mount -t fuse.fuse-backend SRC MNT -o LIST and
+lines of /etc/fstab. There -o remount changes the flags of a mount that is in place.
 `;
 
 /** The help of a command, or of the program without one. */

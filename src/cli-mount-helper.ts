@@ -1,5 +1,5 @@
-// Called by mount(8) as mount.fuse.NAME: `SRC MNT [-sfnv] [-o LIST] [-t TYPE]`. It returns when the mount answers,
-// with the daemon in the background.
+// Called by mount(8) as mount.fuse.NAME: `SRC MNT [-sfnv] [-o LIST] [-t TYPE]`. It returns when the
+// mount answers, with the daemon in the background.
 
 import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";
 import { GLOBAL_OPTIONS, MOUNT_OPTIONS, PASSTHROUGH_OPTIONS, type Option } from "./cli-options.ts";
@@ -20,7 +20,10 @@ const HELPER_OPTIONS: readonly Option[] = [
   ...GLOBAL_OPTIONS,
 ];
 
-/** NAME of `mount.fuse.NAME`, "" for `mount.fuse`, undefined if the program was called by another name. */
+/**
+ * NAME of `mount.fuse.NAME`, "" for `mount.fuse`, undefined if the program was called by another
+ * name.
+ */
 export function mountHelperName(invokedAs: string): string | undefined {
   const name = invokedAs.slice(invokedAs.lastIndexOf("/") + 1);
   return /^mount\.fuse3?(?:\.(.*))?$/s
@@ -29,7 +32,10 @@ export function mountHelperName(invokedAs: string): string | undefined {
     .map((suffix) => suffix ?? "")[0];
 }
 
-/** Whether the arguments ask for help or the version, else the daemon to start; undefined if there is none. */
+/**
+ * Whether the arguments ask for help or the version, else the daemon to start; undefined if there
+ * is none.
+ */
 export function readMountHelper(
   name: string,
   args: readonly string[],
@@ -43,7 +49,8 @@ export function readMountHelper(
   const options = passthroughOptions(positionals, daemonGiven, settings, {
     ...(positionals[0] === undefined ? {} : { fsname: positionals[0] }),
     ...(subtype === "" ? {} : { subtype }),
-    // As with every file system that root mounts by mount(8), which itself says nosuid and nodev for a user.
+    // As with every file system that root mounts by mount(8), which itself says nosuid and nodev
+    // for a user.
     privileges: geteuid() === 0,
     background: true,
     logLevel: given.has("verbose") ? "info" : "warn",

@@ -1,6 +1,6 @@
-// The lists of -o, as users of mount(8) and fuse know them: separated by commas, `-` or `_` within a name, a
-// backslash before a comma that is meant. Of options that exclude each other the last one counts, since
-// mount(8) appends its own list to that of /etc/fstab.
+// The lists of -o, as users of mount(8) and fuse know them: separated by commas, `-` or `_` within
+// a name, a backslash before a comma that is meant. Of options that exclude each other the last one
+// counts, since mount(8) appends its own list to that of /etc/fstab.
 
 import {
   MS_DIRSYNC,
@@ -74,10 +74,16 @@ const KEYWORDS: ReadonlyMap<string, Keyword> = new Map([
   ["symfollow", lower(MS_NOSYMFOLLOW)],
 ]);
 
-/** What is for mount(8), systemd and desktops and no business of a file system; default_permissions always is. */
+/**
+ * What is for mount(8), systemd and desktops and no business of a file system; default_permissions
+ * always is.
+ */
 const IGNORED =
   /^(default-permissions|defaults|(no)?auto|(no)?users?|(no)?owner|(no)?group|[_-]netdev|nofail|user=.*|comment=.*|[xX]-.*)$/s;
-/** What the kernel shows of a mount, and mount(8) passes on when it is mounted anew with other flags. */
+/**
+ * What the kernel shows of a mount, and mount(8) passes on when it is mounted anew with other
+ * flags.
+ */
 const SHOWN = /^(user-id|group-id|max-read|blksize)=/;
 
 /**

@@ -1,5 +1,5 @@
-// The options of the command line as a table: what the parser accepts and what --help lists. A switch is named
-// for what it turns on, and has an opposite, --no-NAME.
+// The options of the command line as a table: what the parser accepts and what --help lists. A
+// switch is named for what it turns on, and has an opposite, --no-NAME.
 
 import { CACHE_POLICIES, FILE_HANDLES } from "./passthrough-config.ts";
 import { LOG_LEVELS, type Format } from "./log.ts";

@@ -1,5 +1,5 @@
-// A strict reading of the command line: what is unknown, given twice, left over or without its value is refused
-// instead of being guessed at. What was given is then asked for by name and type.
+// A strict reading of the command line: what is unknown, given twice, left over or without its
+// value is refused instead of being guessed at. What was given is then asked for by name and type.
 
 import { parseArgs } from "node:util";
 import type { Option } from "./cli-options.ts";

@@ -1,5 +1,5 @@
-// Running the daemon as a process among others: in the foreground or the background, with a pid file, known to the
-// service manager.
+// Running the daemon as a process among others: in the foreground or the background, with a pid
+// file, known to the service manager.
 
 import { accessSync, constants, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -8,7 +8,9 @@ import type { DaemonOptions } from "./daemon.ts";
 import { log } from "./log.ts";
 import { notifyServiceManager } from "./notify-ready.ts";
 
-/** Serves until the end, and returns the exit code. `ready` is to be called when the mount answers. */
+/**
+ * Serves until the end, and returns the exit code. `ready` is to be called when the mount answers.
+ */
 export type RunDaemon = (options: DaemonOptions, ready: () => void) => Promise<number>;
 
 /** Returns the exit code: of the daemon, or in the background that of its start. */

@@ -1,5 +1,5 @@
-// The command line: which command, what it is told, and the exit code: 0, 1 if something failed, 2 if the command
-// line is wrong.
+// The command line: which command, what it is told, and the exit code: 0, 1 if something failed, 2
+// if the command line is wrong.
 
 import { version } from "../package.json";
 import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";

@@ -1,5 +1,6 @@
-// The daemon: mounts, lets workers serve, and ends when it is told to or when the mount is gone. The main thread
-// never waits in a system call: it keeps signals, late answers, and the reasons why something ended.
+// The daemon: mounts, lets workers serve, and ends when it is told to or when the mount is gone.
+// The main thread never waits in a system call: it keeps signals, late answers, and the reasons why
+// something ended.
 
 import { errnoMessage, EBUSY, EINVAL } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
@@ -46,7 +47,9 @@ type Ending =
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** Serves until the end. Returns the exit code. `ready` is called when the mount answers requests. */
+/**
+ * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests.
+ */
 export async function runDaemon(options: DaemonOptions, ready: () => void): Promise<number> {
   log.configure({ level: options.logLevel, format: options.logFormat });
   const daemon = new Daemon(options);

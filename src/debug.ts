@@ -15,7 +15,8 @@ import { errnoName } from "./errno.ts";
 import { log } from "./log.ts";
 import type { Reply } from "./reply.ts";
 import { Extensions, type Request } from "./request.ts";
-import { opcodeName, type Server, type Tracer } from "./server.ts";
+import { opcodeName } from "./operations.ts";
+import type { Server, Tracer } from "./server.ts";
 import { roundUp, typeOf, type Layout, type Type } from "./struct.ts";
 
 /** Prints all that a server takes and gives; to the log, at level debug, unless told otherwise. */
@@ -305,7 +306,8 @@ function describeRequest(request: Request, setxattrSize: number): string {
   const shape = SHAPES[request.opcode] ?? {};
   const { nodeid, uid, gid, pid } = request;
   const { view, bytes } = request.memory;
-  const parts = [begin(">", request), `nodeid=${nodeid} uid=${uid} gid=${gid} pid=${pid}`];
+  const ids = uid === abi.FUSE_INVALID_UIDGID ? "" : `uid=${uid} gid=${gid} `;
+  const parts = [begin(">", request), `nodeid=${nodeid} ${ids}pid=${pid}`];
   let at = request.base + abi.fuse_in_header.sizeof;
   const end = at + request.remaining;
   if (shape.in !== undefined) {

@@ -28,14 +28,16 @@ import { Extensions, type Bytes, type Name } from "./request.ts";
 import { pwrite64 } from "./syscall.ts";
 
 /** The request is answered later, on `Context.device`, by `Context.uniqueLow` and `uniqueHigh`. */
-export const REPLY_LATER = 0x7fffffff;
+export const REPLY_LATER = -0x80000000;
 
 /** `fh` where the kernel names no open handle. */
 export const NO_HANDLE = -1;
 
 /** Who asks. */
 export class Context {
-  /** Of the caller, for the operations that create something; may be FUSE_INVALID_UIDGID otherwise. */
+  /**
+   * Of the caller, for the operations that create something; may be FUSE_INVALID_UIDGID otherwise.
+   */
   uid = 0;
   gid = 0;
   /** The calling thread, 0 if it is of another pid namespace. */
@@ -90,7 +92,10 @@ export class LockOwner {
   high = 0;
 }
 
-/** struct fuse_file_lock: bytes `start` to `end`, both included; `end` is OFFSET_MAX for "to the end". */
+/**
+ * struct fuse_file_lock: bytes `start` to `end`, both included; `end` is OFFSET_MAX for "to the
+ * end".
+ */
 export class FileLock {
   start = 0;
   end = 0;
@@ -133,8 +138,8 @@ export abstract class FileSystem {
   init(_wishes: Wishes, _offeredFlags: number, _offeredFlags2: number): void {}
 
   /**
-   * What came of the wishes. Called on every worker before it serves. `device` is the worker's descriptor of
-   * /dev/fuse; -1 on other transports.
+   * What came of the wishes. Called on every worker before it serves. `device` is the worker's
+   * descriptor of /dev/fuse; -1 on other transports.
    */
   connected(_connection: Connection, _device: number): void {}
 
@@ -163,7 +168,10 @@ export abstract class FileSystem {
     return -ENOSYS;
   }
 
-  /** As getattr, with what `mask` (STATX_*) wants: the time of birth above all. `flags` is AT_STATX_*. */
+  /**
+   * As getattr, with what `mask` (STATX_*) wants: the time of birth above all. `flags` is
+   * AT_STATX_*.
+   */
   statx(
     _context: Context,
     _nodeid: number,
@@ -246,7 +254,10 @@ export abstract class FileSystem {
     return -ENOSYS;
   }
 
-  /** `flags` is O_*, without O_CREAT and O_EXCL; `fuseFlags` is FUSE_OPEN_*. ENOSYS: no handles needed. */
+  /**
+   * `flags` is O_*, without O_CREAT and O_EXCL; `fuseFlags` is FUSE_OPEN_*. ENOSYS: no handles
+   * needed.
+   */
   open(
     _context: Context,
     _nodeid: number,
@@ -257,7 +268,10 @@ export abstract class FileSystem {
     return 0;
   }
 
-  /** Makes and opens a regular file; opens it if it is there and `flags` has no O_EXCL. Lookup count + 1. */
+  /**
+   * Makes and opens a regular file; opens it if it is there and `flags` has no O_EXCL. Lookup count
+   * + 1.
+   */
   create(
     _context: Context,
     _parent: number,
@@ -310,7 +324,9 @@ export abstract class FileSystem {
     return -ENOSYS;
   }
 
-  /** A descriptor of the handle was closed: drop the owner's POSIX locks, report what went wrong. */
+  /**
+   * A descriptor of the handle was closed: drop the owner's POSIX locks, report what went wrong.
+   */
   flush(_context: Context, _nodeid: number, _fh: number, _owner: LockOwner): number {
     return -ENOSYS;
   }
@@ -383,7 +399,9 @@ export abstract class FileSystem {
     return -ENOSYS;
   }
 
-  /** Returns the size of the value. With `out.limit` 0 only that; ERANGE if the value does not fit. */
+  /**
+   * Returns the size of the value. With `out.limit` 0 only that; ERANGE if the value does not fit.
+   */
   getxattr(_context: Context, _nodeid: number, _name: Name, _out: DataOut): number {
     return -ENOSYS;
   }
@@ -427,8 +445,8 @@ export abstract class FileSystem {
   }
 
   /**
-   * The caller of request `unique` was hit by a signal: end it with EINTR if it waits. EAGAIN asks to be
-   * told again, for when the request is known to be on its way but not here yet.
+   * The caller of request `unique` was hit by a signal: end it with EINTR if it waits. EAGAIN asks
+   * to be told again, for when the request is known to be on its way but not here yet.
    */
   interrupt(_context: Context, _uniqueLow: number, _uniqueHigh: number): number {
     return 0;
@@ -440,8 +458,8 @@ export abstract class FileSystem {
   }
 
   /**
-   * An ioctl whose sizes its number tells. `data` is what the caller passes in; up to `out.limit` bytes go
-   * back. Returns their number; the ioctl's own result is 0.
+   * An ioctl whose sizes its number tells. `data` is what the caller passes in; up to `out.limit`
+   * bytes go back. Returns their number; the ioctl's own result is 0.
    */
   ioctl(
     _context: Context,

@@ -23,7 +23,9 @@ export const REPLY_BASE = PAGE_SIZE - 16;
 /** Offsets are numbers, exact up to here: 8 PiB. What lies beyond is refused with EFBIG. */
 export const FILE_OFFSET_MAX = Number.MAX_SAFE_INTEGER;
 
-/** What the kernel lets run in the background (readahead, writeback, forgets) before it holds back. */
+/**
+ * What the kernel lets run in the background (readahead, writeback, forgets) before it holds back.
+ */
 export const MAX_BACKGROUND = 64;
 export const CONGESTION_THRESHOLD = 48;
 
@@ -46,7 +48,9 @@ export const IDLE_BACKINGS_MAX = 1 << 13;
 /** The largest kernel file handle kept; inodes with larger ones keep a descriptor. */
 export const FILE_HANDLE_MAX = 40;
 
-/** The share of RLIMIT_NOFILE that cached O_PATH descriptors may take; the rest is for open files. */
+/**
+ * The share of RLIMIT_NOFILE that cached O_PATH descriptors may take; the rest is for open files.
+ */
 export const DESCRIPTOR_CACHE_SHARE = 0.6;
 export const DESCRIPTOR_CACHE_MIN = 64;
 /** How many cached descriptors are given up at once when the process runs out. */

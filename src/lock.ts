@@ -1,5 +1,6 @@
-// A lock between workers: one 32-bit word of shared memory and futex(2). The word is 0 when free, 1 when
-// held, 2 when held and somebody may be waiting. For short stretches without blocking system calls.
+// A lock between workers: one 32-bit word of shared memory and futex(2). The word is 0 when free, 1
+// when held, 2 when held and somebody may be waiting. For short stretches without blocking system
+// calls.
 
 import { FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE } from "./abi-linux.ts";
 import type { Address, Memory } from "./memory.ts";

@@ -1,5 +1,5 @@
-// What a person is told: lines on standard error, as text or as JSON. Workers block in system calls,
-// where a stream would never be flushed, so each line is one write(2).
+// What a person is told: lines on standard error, as text or as JSON. Workers block in system
+// calls, where a stream would never be flushed, so each line is one write(2).
 
 import { createConsola, type LogLevel } from "consola/core";
 import { LIMITED_LINES_PER_MINUTE } from "./limits.ts";

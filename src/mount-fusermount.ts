@@ -1,6 +1,6 @@
-// Mounting and unmounting through fusermount3, the set-user-id helper of libfuse: the way of users who are not
-// root. The helper makes the mount and sends its descriptor over the socket whose number it finds in
-// _FUSE_COMMFD.
+// Mounting and unmounting through fusermount3, the set-user-id helper of libfuse: the way of users
+// who are not root. The helper makes the mount and sends its descriptor over the socket whose
+// number it finds in _FUSE_COMMFD.
 
 import {
   AF_UNIX,
@@ -106,7 +106,10 @@ function makeSocketPair(): [ours: number, theirs: number] {
   return [pair.view.getInt32(0, true), pair.view.getInt32(4, true)];
 }
 
-/** Waits for a descriptor. Returns it, or `-errno`; EPERM if the other end was closed without sending one. */
+/**
+ * Waits for a descriptor. Returns it, or `-errno`; EPERM if the other end was closed without
+ * sending one.
+ */
 export function receiveDescriptor(socket: number): number {
   const data = smallMemory(8);
   const vector = smallMemory(iovec.sizeof);

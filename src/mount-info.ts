@@ -46,7 +46,9 @@ function parseLine(line: string): MountEntry | undefined {
   };
 }
 
-/** The kernel writes space, tab, newline, backslash and `#` as a backslash and three octal digits. */
+/**
+ * The kernel writes space, tab, newline, backslash and `#` as a backslash and three octal digits.
+ */
 function unescapeOctal(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),
@@ -62,8 +64,8 @@ export function isFuse(entry: MountEntry): boolean {
   return /^fuse(blk)?(\.|$)/.test(entry.type);
 }
 
-// /proc is opened once and then used by descriptor: a thread that moves to another mount namespace may find
-// none there, or that of other processes.
+// /proc is opened once and then used by descriptor: a thread that moves to another mount namespace
+// may find none there, or that of other processes.
 let proc = -1;
 
 /** Called before a thread leaves its mount namespace. */

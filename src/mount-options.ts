@@ -1,4 +1,5 @@
-// What a mount is told: the options of mount(8) and of fuse that the kernel or fusermount3 carries out.
+// What a mount is told: the options of mount(8) and of fuse that the kernel or fusermount3 carries
+// out.
 
 import {
   MS_DIRSYNC,
@@ -27,7 +28,10 @@ export interface MountOptions {
   readonly noatime: boolean;
   /** The largest read in bytes; 0 for the kernel's default. */
   readonly maxRead: number;
-  /** Further options handed to the kernel as they are (`sync`, `dirsync`, `nodiratime`, `relatime`…): MS_* bits. */
+  /**
+   * Further options handed to the kernel as they are (`sync`, `dirsync`, `nodiratime`,
+   * `relatime`…): MS_* bits.
+   */
   readonly extraFlags: number;
   /** The helper for users who are not root. The default is fusermount3 on the PATH. */
   readonly fusermount: string | undefined;
@@ -58,7 +62,10 @@ export function mountFlags(options: MountOptions): number {
   );
 }
 
-/** The options of the file system that the kernel's fuse reads, besides the descriptor and its owner. */
+/**
+ * The options of the file system that the kernel's fuse reads, besides the descriptor and its
+ * owner.
+ */
 export function fuseOptions(options: MountOptions): string[] {
   // The kernel checks permissions by mode, owner and ACL, as on the directory that is served.
   const list = ["default_permissions"];
@@ -67,7 +74,8 @@ export function fuseOptions(options: MountOptions): string[] {
   return list;
 }
 
-// fusermount3 knows these of the flags that have no option of their own here; relatime is what it does anyway.
+// fusermount3 knows these of the flags that have no option of their own here; relatime is what it
+// does anyway.
 const HELPER_FLAGS = MS_SYNCHRONOUS | MS_DIRSYNC | MS_RELATIME;
 
 /** The `-o` list that fusermount3 is given. */

@@ -1,5 +1,6 @@
-// The two directories of a mount, before it is made: where they really are, what is there, and whether one
-// lies inside the other. A daemon that finds its own mount below its source waits for itself for good.
+// The two directories of a mount, before it is made: where they really are, what is there, and
+// whether one lies inside the other. A daemon that finds its own mount below its source waits for
+// itself for good.
 
 import { mkdirSync } from "node:fs";
 import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_PATH, S_IFDIR, S_IFMT, statx } from "./abi-linux.ts";
@@ -15,7 +16,9 @@ export interface Place {
   readonly given: string;
   /** The path without symbolic links. */
   readonly path: string;
-  /** The file system (`major:minor`) and the path within it, which all bind mounts have in common. */
+  /**
+   * The file system (`major:minor`) and the path within it, which all bind mounts have in common.
+   */
   readonly device: string;
   readonly inside: string;
 }

@@ -1,6 +1,7 @@
-// auto_unmount: a process that outlives the daemon and takes a dead mount away, however the daemon ended. It is a
-// shell of a few hundred KB. The helper of libfuse has such a mode too, but in its version 3.14 it leaves
-// the mounts of users in place, which it is not allowed to look at, and at all times those in use.
+// auto_unmount: a process that outlives the daemon and takes a dead mount away, however the daemon
+// ended. It is a shell of a few hundred KB. The helper of libfuse has such a mode too, but in its
+// version 3.14 it leaves the mounts of users in place, which it is not allowed to look at, and at
+// all times those in use.
 
 import { O_CLOEXEC } from "./abi-linux.ts";
 import { errnoMessage } from "./errno.ts";
@@ -9,8 +10,8 @@ import { findFusermount, helperPath } from "./mount-fusermount.ts";
 import { MountError, type MountOptions } from "./mount-options.ts";
 import { close, geteuid, pipe2 } from "./syscall.ts";
 
-// Waits for the end of its input, and unmounts if the daemon has left a mount behind that answers no more. Another one
-// may be there by then, which is left alone.
+// Waits for the end of its input, and unmounts if the daemon has left a mount behind that answers
+// no more. Another one may be there by then, which is left alone.
 const SCRIPT = `
 trap "" HUP INT TERM
 cat >/dev/null

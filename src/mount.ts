@@ -1,6 +1,6 @@
-// Making and ending FUSE mounts. As root by mount(2) and umount2(2), as a user through fusermount3, in another
-// process's mount namespace on a thread that moves there. Failures to mount are MountErrors, which say
-// what to do; unmounting returns 0 or -errno.
+// Making and ending FUSE mounts. As root by mount(2) and umount2(2), as a user through fusermount3,
+// in another process's mount namespace on a thread that moves there. Failures to mount are
+// MountErrors, which say what to do; unmounting returns 0 or -errno.
 
 import { readdirSync } from "node:fs";
 import {
@@ -62,8 +62,8 @@ export function openDevice(): number {
 }
 
 /**
- * Makes both directories ready: creates what is missing, cleans up a dead mount if told to, refuses one inside the
- * other. Returns the real path of the mount point, to mount and unmount by.
+ * Makes both directories ready: creates what is missing, cleans up a dead mount if told to, refuses
+ * one inside the other. Returns the real path of the mount point, to mount and unmount by.
  */
 export function prepareMount(source: string, options: MountOptions): string {
   refuseNesting(locate(source), locate(options.mountpoint));
@@ -173,8 +173,9 @@ export function remount(options: MountOptions): void {
 }
 
 /**
- * Unmounts, lazily (out of sight at once, for good when the last user is gone) or not if busy. `fusermount` is
- * the helper of users who are not root. Returns 0 or -errno: EBUSY, EINVAL if nothing is mounted there.
+ * Unmounts, lazily (out of sight at once, for good when the last user is gone) or not if busy.
+ * `fusermount` is the helper of users who are not root. Returns 0 or -errno: EBUSY, EINVAL if
+ * nothing is mounted there.
  */
 export function unmount(
   mountpoint: string,
@@ -198,9 +199,9 @@ export interface NamespaceMount {
 }
 
 /**
- * Mounts the connection `device` in the mount namespace of `options.mountNamespacePid`, where the mount point is
- * looked up and made ready as well. `source` was located in our own. The calling thread stays in that
- * namespace: it must be a worker that does nothing else and ends.
+ * Mounts the connection `device` in the mount namespace of `options.mountNamespacePid`, where the
+ * mount point is looked up and made ready as well. `source` was located in our own. The calling
+ * thread stays in that namespace: it must be a worker that does nothing else and ends.
  */
 export function mountInNamespace(
   options: MountOptions,

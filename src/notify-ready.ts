@@ -1,5 +1,5 @@
-// Telling the service manager that the daemon serves, or ends: sd_notify(3), a datagram to the socket that
-// NOTIFY_SOCKET names. Without that variable nothing happens.
+// Telling the service manager that the daemon serves, or ends: sd_notify(3), a datagram to the
+// socket that NOTIFY_SOCKET names. Without that variable nothing happens.
 
 import { AF_UNIX, iovec, msghdr, O_CLOEXEC } from "./abi-linux.ts";
 import { EINVAL } from "./errno.ts";
@@ -11,8 +11,8 @@ const SUN_PATH_OFFSET = 2;
 const SUN_PATH_MAX = 108;
 
 /**
- * Sends lines such as `READY=1` or `STOPPING=1`. Returns 0, or `-errno`: a service manager that doesn't listen is no
- * reason to fail.
+ * Sends lines such as `READY=1` or `STOPPING=1`. Returns 0, or `-errno`: a service manager that
+ * doesn't listen is no reason to fail.
  */
 export function notifyServiceManager(
   lines: string,
@@ -37,7 +37,10 @@ export function notifyServiceManager(
   return Math.min(sent, 0);
 }
 
-/** A sockaddr_un. An address that begins with `@` is abstract: a NUL byte takes its place, and none ends it. */
+/**
+ * A sockaddr_un. An address that begins with `@` is abstract: a NUL byte takes its place, and none
+ * ends it.
+ */
 function socketName(address: string): { address: number; length: number } | undefined {
   const path = new TextEncoder().encode(address);
   const abstract = address.startsWith("@");

@@ -1,4 +1,5 @@
-// Operations on what a file is, not on what is in it: attributes, extended attributes, ACLs, file system figures.
+// Operations on what a file is, not on what is in it: attributes, extended attributes, ACLs, file
+// system figures.
 
 import {
   FATTR_ATIME,
@@ -16,6 +17,8 @@ import {
   AT_EMPTY_PATH,
   AT_STATX_SYNC_TYPE,
   AT_SYMLINK_NOFOLLOW,
+  CAP_FSETID,
+  CAP_SYS_ADMIN,
   O_ACCMODE,
   O_DIRECTORY,
   O_RDONLY,
@@ -56,6 +59,9 @@ import {
 } from "./syscall.ts";
 
 const UNCHANGED = -1;
+const TRUSTED = "trusted.";
+/** Everything that SETATTR can change. */
+const FATTR_ALL = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME;
 
 export abstract class PassthroughAttributes extends PassthroughNames {
   readonly #times = smallMemory(2 * timespec.sizeof);
@@ -94,12 +100,7 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     return result;
   }
 
-  override setattr(
-    _context: Context,
-    nodeid: number,
-    changes: AttrChanges,
-    out: AttrReply,
-  ): number {
+  override setattr(context: Context, nodeid: number, changes: AttrChanges, out: AttrReply): number {
     const fd = this.inodes.acquire(nodeid);
     let result = fd < 0 ? fd : 0;
     const { valid } = changes;
@@ -110,10 +111,28 @@ export abstract class PassthroughAttributes extends PassthroughNames {
       result = fchownat(fd, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
     }
     if (result >= 0 && valid & FATTR_SIZE) result = this.#setSize(nodeid, fd, changes);
+    if (result >= 0 && (valid & FATTR_ALL) === 0)
+      result = this.#killPrivileges(context, nodeid, fd);
     if (result >= 0 && valid & (FATTR_ATIME | FATTR_MTIME)) result = this.#setTimes(fd, changes);
     if (result >= 0) result = fstat(fd, this.stat.address);
     if (result >= 0) this.showAttr(nodeid, out);
     this.inodes.release(nodeid);
+    return result;
+  }
+
+  /**
+   * With killpriv v2, a SETATTR that changes nothing is how the kernel tells that privileges are to
+   * be taken off a file: before it writes to the file itself (FUSE passthrough), before FALLOCATE
+   * and COPY_FILE_RANGE, and at a chown(2) to nobody. Which bits go depends on whether the caller
+   * may keep them.
+   */
+  #killPrivileges(context: Context, nodeid: number, fd: number): number {
+    if (this.inodes.type(nodeid) !== S_IFREG) return 0;
+    const keeps = this.credentials.callerHas(context.pid, CAP_FSETID);
+    if (!keeps) this.credentials.dropFsetid();
+    const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+    const result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
+    if (!keeps) this.credentials.raiseFsetid();
     return result;
   }
 
@@ -165,8 +184,8 @@ export abstract class PassthroughAttributes extends PassthroughNames {
   }
 
   /**
-   * The permission bits, for callers that don't check them themselves; our mounts let the kernel do it, with
-   * groups, ACLs and capabilities.
+   * The permission bits, for callers that don't check them themselves; our mounts let the kernel do
+   * it, with groups, ACLs and capabilities.
    */
   override access(context: Context, nodeid: number, mask: number): number {
     const fd = this.inodes.acquire(nodeid);
@@ -248,12 +267,32 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     return result;
   }
 
-  override listxattr(_context: Context, nodeid: number, out: DataOut): number {
+  override listxattr(context: Context, nodeid: number, out: DataOut): number {
     if (!this.config.xattr) return -ENOSYS;
     const fd = this.inodes.acquire(nodeid);
     const result = fd < 0 ? fd : listxattr(this.proc.path(fd), out.address, out.limit);
     this.inodes.release(nodeid);
-    return result;
+    return out.limit > 0 && result > 0 ? this.#hideTrusted(context, out.bytes, result) : result;
+  }
+
+  /**
+   * File systems show the names of trusted attributes to privileged callers only. We are privileged
+   * ourselves.
+   */
+  #hideTrusted(context: Context, list: Uint8Array, length: number): number {
+    const names = Buffer.from(list.buffer, list.byteOffset, length);
+    if (!names.includes(TRUSTED) || this.credentials.callerHas(context.pid, CAP_SYS_ADMIN))
+      return length;
+    let kept = 0;
+    for (let at = 0; at < length;) {
+      const end = names.indexOf(0, at) + 1;
+      if (!names.subarray(at, end).toString("latin1").startsWith(TRUSTED)) {
+        names.copyWithin(kept, at, end);
+        kept += end - at;
+      }
+      at = end;
+    }
+    return kept;
   }
 
   override removexattr(_context: Context, nodeid: number, name: Name): number {

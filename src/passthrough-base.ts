@@ -1,8 +1,9 @@
-// What all operations of the passthrough file system rest on: the shared state, the scratch memory of this
-// worker, how a host file becomes an entry, and how a handle gets its descriptor.
+// What all operations of the passthrough file system rest on: the shared state, the scratch memory
+// of this worker, how a host file becomes an entry, and how a handle gets its descriptor.
 //
 // The operations are in passthrough-names.ts, passthrough-attributes.ts, passthrough-files.ts and
-// passthrough-directories.ts, each a class that extends the one before; passthrough.ts is the whole.
+// passthrough-directories.ts, each a class that extends the one before; passthrough.ts is the
+// whole.
 
 import {
   O_ACCMODE,
@@ -72,8 +73,8 @@ export abstract class PassthroughBase extends FileSystem {
   protected readonly stat: Memory = smallMemory(stat.sizeof);
 
   /**
-   * To be made on the thread that serves with it, in the memory that `share.areas` was laid out for.
-   * `locksChanged` gets the main thread to look after the waiters for locks.
+   * To be made on the thread that serves with it, in the memory that `share.areas` was laid out
+   * for. `locksChanged` gets the main thread to look after the waiters for locks.
    */
   constructor(memory: Memory, share: PassthroughShare, locksChanged: () => void) {
     super();
@@ -95,7 +96,10 @@ export abstract class PassthroughBase extends FileSystem {
     return fd;
   }
 
-  /** Opens the file behind the O_PATH descriptor `fd` anew. The magic link must be followed: no O_NOFOLLOW. */
+  /**
+   * Opens the file behind the O_PATH descriptor `fd` anew. The magic link must be followed: no
+   * O_NOFOLLOW.
+   */
   protected reopen(fd: number, flags: number): number {
     return this.openAt(this.proc.dirfd, this.proc.name(fd), flags & ~O_NOFOLLOW, 0);
   }
@@ -118,7 +122,9 @@ export abstract class PassthroughBase extends FileSystem {
     return fd < 0 ? fd : this.enterFd(fd, entry);
   }
 
-  /** The same for the O_PATH descriptor `fd`, which it takes over. Returns the nodeid, or -errno. */
+  /**
+   * The same for the O_PATH descriptor `fd`, which it takes over. Returns the nodeid, or -errno.
+   */
   protected enterFd(fd: number, entry: EntryOut): number {
     fstat(fd, this.stat.address);
     const nodeid = this.inodes.remember(fd, this.stat);
@@ -138,7 +144,6 @@ export abstract class PassthroughBase extends FileSystem {
   protected showAttr(nodeid: number, out: AttrReply): void {
     const isDirectory = this.inodes.type(nodeid) === S_IFDIR;
     out.attrTimeout = isDirectory ? this.config.dirAttrTimeout : this.config.attrTimeout;
-    this.inodes.see(nodeid, this.stat);
     this.showIno(nodeid);
     out.attr.copyStat(this.stat);
   }
@@ -150,7 +155,8 @@ export abstract class PassthroughBase extends FileSystem {
   }
 
   /**
-   * The descriptor of an acquired handle, opened now if it was not needed before. Returns it, or -errno.
+   * The descriptor of an acquired handle, opened now if it was not needed before. Returns it, or
+   * -errno.
    */
   protected handleFd(fh: number, nodeid: number): number {
     const open = this.handles.fd(fh);

@@ -1,5 +1,5 @@
-// The options of a passthrough file system, with their defaults and the rules between them. All values
-// are plain data, so that a configuration can be handed to the workers.
+// The options of a passthrough file system, with their defaults and the rules between them. All
+// values are plain data, so that a configuration can be handed to the workers.
 
 /**
  * What the kernel may keep of what it has read.
@@ -22,8 +22,8 @@ export interface PassthroughConfig {
   /** The default is "auto". */
   readonly cache: CachePolicy;
   /**
-   * How long attributes are valid, in seconds; fractions allowed. The default is 5, but 0 with cache "never"
-   * and 86400 with "metadata" and "always".
+   * How long attributes are valid, in seconds; fractions allowed. The default is 5, but 0 with
+   * cache "never" and 86400 with "metadata" and "always".
    */
   readonly attrTimeout: number;
   /** How long entries (names) are valid, likewise. */
@@ -33,8 +33,8 @@ export interface PassthroughConfig {
   /** For directories, in place of `entryTimeout`. The default is the same. */
   readonly dirEntryTimeout: number;
   /**
-   * The kernel collects writes and sends them later. Only if nobody else writes to the directory; all
-   * files must be readable. Excludes FUSE passthrough. The default is false.
+   * The kernel collects writes and sends them later. Only if nobody else writes to the directory;
+   * all files must be readable. Excludes FUSE passthrough. The default is false.
    */
   readonly writeback: boolean;
   /** Extended attributes and POSIX ACLs. The default is true. */
@@ -46,33 +46,39 @@ export interface PassthroughConfig {
   /** Directories look empty, though their entries can be looked up. The default is false. */
   readonly noReaddir: boolean;
   /**
-   * Writing, truncating and changing the owner clear set-user-id bits in the server, which saves a request
-   * for every write. The default is true.
+   * Writing, truncating and changing the owner clear set-user-id bits in the server, which saves a
+   * request for every write. The default is true.
    */
   readonly killprivV2: boolean;
   /**
-   * Inodes without a descriptor are known by their kernel file handle: "auto" where it can be had, "always"
-   * or fail, "never" (every inode keeps a descriptor). The default is "auto".
+   * Inodes without a descriptor are known by their kernel file handle: "auto" where it can be had,
+   * "always" or fail, "never" (every inode keeps a descriptor). The default is "auto".
    */
   readonly inodeFileHandles: FileHandles;
   /** Nothing may change a file's size. The default is false. */
   readonly sealSize: boolean;
-  /** Files seen through different mounts below the source are different inodes. The default is false. */
+  /**
+   * Files seen through different mounts below the source are different inodes. The default is
+   * false.
+   */
   readonly mntid: boolean;
   /**
-   * Shows the host's inode numbers also where file systems are mounted below the source and a number
-   * may then occur twice. The default is false.
+   * Shows the host's inode numbers also where file systems are mounted below the source and a
+   * number may then occur twice. The default is false.
    */
   readonly useHostIno: boolean;
   /** O_DIRECT reaches the host; otherwise it is left out when opening. The default is true. */
   readonly allowDirectIo: boolean;
   /** Files of this size in bytes and larger are used through DAX (virtiofs only); null for none. */
   readonly daxFileSize: number | null;
-  /** Reads, writes and mappings go past the server, straight to the file (FUSE passthrough). Default true. */
+  /**
+   * Reads, writes and mappings go past the server, straight to the file (FUSE passthrough). Default
+   * true.
+   */
   readonly kernelPassthrough: boolean;
   /**
-   * Locks are taken on the source's files, so that they hold against programs that use the source itself. When
-   * false the kernel keeps them, among the users of the mount. The default is true.
+   * Locks are taken on the source's files, so that they hold against programs that use the source
+   * itself. When false the kernel keeps them, among the users of the mount. The default is true.
    */
   readonly locks: boolean;
 }

@@ -1,10 +1,12 @@
-// Acting as the caller. What creates something does it with the caller's user and group id, so that it belongs
-// to the caller; what must clear set-user-id bits does it without the capability to leave them.
+// Acting as the caller. What creates something does it with the caller's user and group id, so that
+// it belongs to the caller; what must clear set-user-id bits does it without the capability to
+// leave them.
 //
-// All of this is of the calling thread alone: raw system calls, not libc's, which change all threads. What was
-// changed is put back in `finally`; if that fails the process ends, because anything it did
-// from then on would be done with the wrong rights.
+// All of this is of the calling thread alone: raw system calls, not libc's, which change all
+// threads. What was changed is put back in `finally`; if that fails the process ends, because
+// anything it did from then on would be done with the wrong rights.
 
+import { readFileSync } from "node:fs";
 import { FUSE_INVALID_UIDGID } from "./abi-fuse.ts";
 import {
   _LINUX_CAPABILITY_VERSION_3,
@@ -53,7 +55,10 @@ export class Credentials {
     this.privileged = (effective & (1 << CAP_SETUID)) !== 0;
   }
 
-  /** Prepares the calling thread, which is to use this; it gets a umask and a working directory of its own. */
+  /**
+   * Prepares the calling thread, which is to use this; it gets a umask and a working directory of
+   * its own.
+   */
   prepare(): void {
     // The kernel has checked what the caller may do (default_permissions), with all its groups and
     // capabilities, which we don't know. So the id changes and the capabilities stay.
@@ -65,8 +70,8 @@ export class Credentials {
   }
 
   /**
-   * From here until `restore`, what is created belongs to the caller, and `mask` is the umask. Returns
-   * 0 or -errno; `restore` has to follow in any case.
+   * From here until `restore`, what is created belongs to the caller, and `mask` is the umask.
+   * Returns 0 or -errno; `restore` has to follow in any case.
    */
   assume(context: Context, mask: number): number {
     if (mask !== this.#umask) {
@@ -93,7 +98,25 @@ export class Credentials {
     assert(restored, "credentials can be put back");
   }
 
-  /** From here until `raiseFsetid`, the kernel clears set-user-id and set-group-id bits of what is written. */
+  /**
+   * Whether the calling thread `pid` has a capability. Slow, for what hardly ever happens: the
+   * kernel does not say it, so /proc has to be read. A caller that we can't see has none.
+   */
+  callerHas(pid: number, capability: number): boolean {
+    if (pid === 0) return false;
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "latin1");
+      const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0";
+      return ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
+    } catch {
+      return false; // it is gone
+    }
+  }
+
+  /**
+   * From here until `raiseFsetid`, the kernel clears set-user-id and set-group-id bits of what is
+   * written.
+   */
   dropFsetid(): void {
     if (!this.privileged) return;
     const result = capset(this.#header.address, this.#reduced.address);

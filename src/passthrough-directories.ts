@@ -1,5 +1,5 @@
-// Operations on directories as lists of entries. The cookies are the host's own, so they are as stable as the
-// host's: the kernel brings one, and reading goes on from there.
+// Operations on directories as lists of entries. The cookies are the host's own, so they are as
+// stable as the host's: the kernel brings one, and reading goes on from there.
 
 import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FUSE_ROOT_ID } from "./abi-fuse.ts";
 import {
@@ -23,7 +23,10 @@ import type { DirectoryOut, OpenOut } from "./reply.ts";
 import { copyU64 } from "./request.ts";
 import { close, fdatasync, fstat, fsync, getdents64, lseek } from "./syscall.ts";
 
-/** getdents64(2) refuses a buffer that the next entry does not fit in: the longest name and then some. */
+/**
+ * getdents64(2) refuses a buffer that the next entry does not fit in: the longest name and then
+ * some.
+ */
 const SMALLEST_BUFFER = 512;
 /** A plain entry is at most a third longer in a reply than getdents64 writes it. */
 const PLAIN_SHARE = 3 / 4;

@@ -1,8 +1,9 @@
 // Operations on the contents of files: opening, reading, writing, locking.
 //
-// Where the kernel allows it, files are opened for FUSE passthrough: the kernel then reads, writes and maps
-// the host file by itself. That is decided once for an inode and holds for all who have it open, because
-// the kernel refuses a mixture. A file opened so for reading has no descriptor here until one is needed.
+// Where the kernel allows it, files are opened for FUSE passthrough: the kernel then reads, writes
+// and maps the host file by itself. That is decided once for an inode and holds for all who have it
+// open, because the kernel refuses a mixture. A file opened so for reading has no descriptor here
+// until one is needed.
 
 import {
   FOPEN_DIRECT_IO,
@@ -26,9 +27,12 @@ import {
   FS_IOC_FSSETXATTR,
   FS_IOC_GETFLAGS,
   FS_IOC_SETFLAGS,
+  F_SETFL,
   F_UNLCK,
   O_ACCMODE,
+  O_APPEND,
   O_CREAT,
+  O_DIRECT,
   O_EXCL,
   O_NOFOLLOW,
   O_NONBLOCK,
@@ -78,6 +82,7 @@ import {
   copy_file_range,
   dup,
   fallocate,
+  fcntl,
   fdatasync,
   fstat,
   fsync,
@@ -107,6 +112,9 @@ class Backings implements Registrar {
     ioctl(this.device, FUSE_DEV_IOC_BACKING_CLOSE, this.#id.address);
   }
 }
+
+/** Flags of an open file that can be changed, and that say how it is read and written. */
+const CHANGEABLE_FLAGS = O_APPEND | O_DIRECT;
 
 export abstract class PassthroughFiles extends PassthroughAttributes {
   readonly #backings = new Backings();
@@ -160,10 +168,13 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     return this.#finishOpen(nodeid, inode, fd, flags, out);
   }
 
-  /** Makes the handle and says how the kernel is to use the file. Takes over `fd`, -1 if there is none. */
+  /**
+   * Makes the handle and says how the kernel is to use the file. Takes over `fd`, -1 if there is
+   * none.
+   */
   #finishOpen(nodeid: number, inode: number, fd: number, flags: number, out: OpenOut): number {
     const usesKernel = this.#backings.device >= 0;
-    const backing = usesKernel ? this.#openBacked(nodeid, inode, fd >= 0) : -1;
+    const backing = usesKernel ? this.inodes.openBacked(nodeid, inode, this.#backings) : -1;
     if (backing < 0 && fd < 0) fd = this.reopen(inode, this.hostFlags(flags));
     const opened = backing > 0 || fd >= 0;
     const fh = opened ? this.handles.open(nodeid, fd, this.hostFlags(flags)) : fd;
@@ -182,16 +193,6 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       else if (cache !== "auto") out.openFlags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
     }
     return 0;
-  }
-
-  /**
-   * The kernel writes to a backing file with our rights, which let set-user-id and set-group-id bits stay. So
-   * files with such bits are written by us, who know when to clear them.
-   */
-  #openBacked(nodeid: number, inode: number, look: boolean): number {
-    if (look && fstat(inode, this.stat.address) >= 0) this.inodes.see(nodeid, this.stat);
-    const wanted = !this.inodes.hasSetIdBits(nodeid);
-    return this.inodes.openBacked(nodeid, inode, wanted, this.#backings);
   }
 
   override create(
@@ -281,6 +282,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     _owner: LockOwner,
   ): number {
     if (this.config.noOpen) return -ENOSYS;
+    this.locks.dropHandle(nodeid, fh);
     const result = this.handles.close(fh, nodeid);
     if (result === 0 && this.#backings.device >= 0) this.inodes.closeBacked(nodeid, this.#backings);
     if (releaseFlags & FUSE_RELEASE_FLOCK_UNLOCK) this.locks.flockDropped();
@@ -290,7 +292,8 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   override flush(_context: Context, nodeid: number, fh: number, owner: LockOwner): number {
     this.locks.drop(nodeid, owner);
     if (!this.closeReports || this.config.noOpen) return 0;
-    // Some file systems (NFS) write back when a descriptor is closed, and only then say what went wrong.
+    // Some file systems (NFS) write back when a descriptor is closed, and only then say what went
+    // wrong.
     if (!this.handles.acquire(fh, nodeid)) return -EBADF;
     const fd = this.handles.fd(fh);
     const copy = fd < 0 ? -1 : dup(fd);
@@ -299,8 +302,8 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   }
 
   /**
-   * The descriptor to use for a request, pinned; -errno if there is none. `done` has to follow with what this
-   * returned. Without handles (no-open) the file is opened for the one request.
+   * The descriptor to use for a request, pinned; -errno if there is none. `done` has to follow with
+   * what this returned. Without handles (no-open) the file is opened for the one request.
    */
   #use(nodeid: number, fh: number, flags: number): number {
     if (this.config.noOpen) {
@@ -324,16 +327,27 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
 
   // --- Reading and writing ---
 
+  /** What fcntl(2), F_SETFL, changed on the mount is changed on the host when it matters. */
+  #followFlags(fh: number, fd: number, flags: number): void {
+    if (this.config.noOpen) return;
+    const wanted = this.hostFlags(flags) & CHANGEABLE_FLAGS;
+    const before = this.handles.flags(fh);
+    if ((before & CHANGEABLE_FLAGS) === wanted) return;
+    if (fcntl(fd, F_SETFL, wanted) === 0)
+      this.handles.setFlags(fh, (before & ~CHANGEABLE_FLAGS) | wanted);
+  }
+
   override read(
     _context: Context,
     nodeid: number,
     fh: number,
     offset: number,
-    _flags: number,
+    flags: number,
     out: DataOut,
   ): number {
     if (offset > FILE_OFFSET_MAX) return 0;
     const fd = this.#use(nodeid, fh, O_RDONLY);
+    if (fd >= 0) this.#followFlags(fh, fd, flags);
     const result = fd < 0 ? fd : out.readFrom(fd, offset);
     this.#done(fh, fd);
     return result;
@@ -344,13 +358,14 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     nodeid: number,
     fh: number,
     offset: number,
-    _flags: number,
+    flags: number,
     writeFlags: number,
     data: DataIn,
   ): number {
     if (offset + data.length > FILE_OFFSET_MAX) return -EFBIG;
     const fd = this.#use(nodeid, fh, O_WRONLY);
     if (fd < 0) return fd;
+    this.#followFlags(fh, fd, flags);
     const sealed = this.config.sealSize ? this.#checkSize(fd, offset + data.length) : 0;
     const kill = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
     if (kill) this.credentials.dropFsetid();
@@ -467,7 +482,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (wait) this.locks.arriving();
     const result = isFlock
       ? this.#setFlock(context, nodeid, fh, lock, wait)
-      : this.#setPosix(context, nodeid, owner, lock, wait);
+      : this.#setPosix(context, nodeid, fh, owner, lock, wait);
     if (wait) this.locks.arrived();
     return result;
   }
@@ -475,6 +490,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   #setPosix(
     context: Context,
     nodeid: number,
+    fh: number,
     owner: LockOwner,
     lock: FileLock,
     wait: boolean,
@@ -482,7 +498,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (lock.type === F_UNLCK && this.inodes.lockOwners(nodeid) === 0) return 0;
     const index = this.#lockOwner(nodeid, owner);
     if (index < 0) return index;
-    let result = this.locks.set(index, lock);
+    let result = this.locks.set(index, fh, lock);
     if (result === -EAGAIN && wait) {
       result = this.locks.wait(context, index, -1, lock);
       if (result === 0) result = REPLY_LATER;
@@ -572,7 +588,10 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   }
 }
 
-/** How many bytes an ioctl that we pass on carries; 0 for others. Flags are 32 bits, whatever the number says. */
+/**
+ * How many bytes an ioctl that we pass on carries; 0 for others. Flags are 32 bits, whatever the
+ * number says.
+ */
 function ioctlSize(command: number): number {
   switch (command) {
     case FS_IOC_GETFLAGS:

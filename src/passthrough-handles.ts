@@ -1,6 +1,7 @@
-// Open files and directories, in memory that all workers share. A file handle (`fh`) is the number of a record.
-// The record holds the descriptor on the host; a file that the kernel reads and writes by itself (FUSE
-// passthrough) is opened on the host only when an operation needs a descriptor of it.
+// Open files and directories, in memory that all workers share. A file handle (`fh`) is the number
+// of a record. The record holds the descriptor on the host; a file that the kernel reads and writes
+// by itself (FUSE passthrough) is opened on the host only when an operation needs a descriptor of
+// it.
 
 import { EBADF } from "./errno.ts";
 import { HANDLES_MAX } from "./limits.ts";
@@ -62,7 +63,10 @@ export class HandleTable {
     return this.#table.count;
   }
 
-  /** A new handle, which owns `fd` (-1 for none yet); -ENFILE if there are too many, `fd` stays open then. */
+  /**
+   * A new handle, which owns `fd` (-1 for none yet); -ENFILE if there are too many, `fd` stays open
+   * then.
+   */
   open(nodeid: number, fd: number, flags: number): number {
     this.#lock.acquire();
     const fh = this.#table.allocate();
@@ -81,8 +85,8 @@ export class HandleTable {
   }
 
   /**
-   * Pins the handle, so that it is not closed while it is used; `release` has to follow if this gave true.
-   * False if there is no such handle of that inode: EBADF.
+   * Pins the handle, so that it is not closed while it is used; `release` has to follow if this
+   * gave true. False if there is no such handle of that inode: EBADF.
    */
   acquire(fh: number, nodeid: number): boolean {
     if (!this.#table.has(fh)) return false;
@@ -126,7 +130,14 @@ export class HandleTable {
     return this.#words[this.#table.at(fh) + FLAGS]!;
   }
 
-  /** Gives an acquired handle its descriptor. Returns the one it has: another worker may have been first. */
+  setFlags(fh: number, flags: number): void {
+    this.#words[this.#table.at(fh) + FLAGS] = flags;
+  }
+
+  /**
+   * Gives an acquired handle its descriptor. Returns the one it has: another worker may have been
+   * first.
+   */
   setFd(fh: number, fd: number): number {
     const before = Atomics.compareExchange(this.#words, this.#table.at(fh) + FD, -1, fd);
     if (before === -1) return fd;

@@ -1,40 +1,25 @@
-// The inodes that the kernel knows, in memory that all workers share. A nodeid is the number of a record.
+// The inodes that the kernel knows, in memory that all workers share. A nodeid is the number of a
+// record.
 //
-// A record holds who the inode is (host inode number and device), how often the kernel has looked it up, and
-// how to get at it: an O_PATH descriptor, or a kernel file handle, or both. Descriptors are a cache: the
-// ring has a place for each, and when it is full the hand evicts the next one that was not used since
-// it last came by, after its file handle was taken. Where handles can't be had, every inode keeps its descriptor.
+// A record holds who the inode is (host inode number and device), how often the kernel has looked
+// it up, and how to get at it: an O_PATH descriptor, or a kernel file handle, or both. Descriptors
+// are a cache: the ring has a place for each, and when it is full the hand evicts the next one that
+// was not used since it last came by, after its file handle was taken. Where handles can't be had,
+// every inode keeps its descriptor.
 //
-// Invariants, under `#lock`: an inode with lookups is on the chain of its bucket, unless another file has got its
-// inode number since; `fd < 0` only with a handle; an inode's place in the ring names the inode.
+// Invariants, under `#lock`: an inode with lookups is on the chain of its bucket, unless another
+// file has got its inode number since; `fd < 0` only with a handle; an inode's place in the ring
+// names the inode.
 //
-// Using a descriptor takes no lock: `acquire` pins the record, `release` unpins it; a pinned record's
-// descriptor is not closed.
+// Using a descriptor takes no lock: `acquire` pins the record, `release` unpins it; a pinned
+// record's descriptor is not closed.
 
-import {
-  AT_EMPTY_PATH,
-  AT_SYMLINK_NOFOLLOW,
-  O_CLOEXEC,
-  O_DIRECTORY,
-  O_NOFOLLOW,
-  O_NONBLOCK,
-  O_PATH,
-  O_RDONLY,
-  S_IFDIR,
-  S_IFMT,
-  S_IFREG,
-  S_ISGID,
-  S_ISUID,
-  STATX_MNT_ID,
-  stat,
-  statx,
-} from "./abi-linux.ts";
+import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from "./abi-linux.ts";
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
-import { EMFILE, ENFILE, EOPNOTSUPP, ESTALE } from "./errno.ts";
+import { EMFILE, ENFILE, ESTALE } from "./errno.ts";
 import {
   DESCRIPTORS_RELIEVED,
-  DEVICES_MAX,
   FILE_HANDLE_MAX,
   IDLE_BACKINGS_MAX,
   INODE_BUCKETS,
@@ -42,19 +27,17 @@ import {
   RETAINED_MAX,
 } from "./limits.ts";
 import { Lock } from "./lock.ts";
-import { cstring, smallMemory, type Memory } from "./memory.ts";
-import type { FileHandles } from "./passthrough-config.ts";
+import { smallMemory, type Memory } from "./memory.ts";
+import {
+  DeviceTable,
+  takeHandle,
+  type DeviceAreas,
+  type DeviceOptions,
+} from "./passthrough-devices.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
 import { array, f64, i32, struct, u32, u64, u8 } from "./struct.ts";
-import {
-  close,
-  fstat,
-  name_to_handle_at,
-  open_by_handle_at,
-  openat,
-  statx as statxCall,
-} from "./syscall.ts";
+import { close, fstat, open_by_handle_at } from "./syscall.ts";
 
 const inode_record = struct("inode_record", {
   /** The next in the bucket's chain, or the next free record. */
@@ -110,54 +93,37 @@ const ALIVE = 1;
 /** The descriptor must stay: the file can't be opened again. */
 const KEEP = 2;
 
-const device_record = struct("device_record", {
-  dev: u64,
-  mount_id: u64,
-  /** For open_by_handle_at. */
-  mount_fd: i32,
-  /** Whether file handles can be had. */
-  has_handles: u32,
-});
-
-const DEVICE_WORDS = device_record.sizeof >> 2;
-
 const inodes_header = struct("inodes_header", {
   lock: u32,
   /** Where the ring's hand is. */
   hand: u32,
-  device_count: u32,
   /** Inodes without a descriptor. */
   evicted: u32,
   /** How many passthrough registrations are kept for inodes that no one has open. */
   idle_backings: u32,
   /** Where the hand of the ring of forgotten inodes is. */
   retained_hand: u32,
+  pad: u32,
 });
 
 const HAND = inodes_header.hand >> 2;
-const DEVICE_COUNT = inodes_header.device_count >> 2;
 const EVICTED = inodes_header.evicted >> 2;
 const IDLE_BACKINGS = inodes_header.idle_backings >> 2;
 
 const RETAINED_HAND = inodes_header.retained_hand >> 2;
-
-const EMPTY = cstring("");
-const DOT = cstring(".");
 
 /** Where the inodes' areas lie in shared memory. */
 export interface InodeAreas {
   readonly header: number;
   readonly records: number;
   readonly buckets: number;
-  readonly devices: number;
+  readonly devices: DeviceAreas;
   readonly ring: number;
   readonly ringSize: number;
   readonly retained: number;
 }
 
-export interface InodeOptions {
-  readonly fileHandles: FileHandles;
-  readonly mntid: boolean;
+export interface InodeOptions extends DeviceOptions {
   readonly useHostIno: boolean;
 }
 
@@ -176,25 +142,21 @@ export class InodeTable {
   readonly #lock: Lock;
   readonly #header: number;
   readonly #buckets: number;
-  readonly #devices: number;
+  readonly #devices: DeviceTable;
   readonly #ring: number;
   readonly #ringSize: number;
   readonly #retained: number;
   readonly #options: InodeOptions;
-  readonly #proc: ProcFds;
   /** struct file_handle of some other descriptor, to compare with. */
   readonly #handle = smallMemory(8 + FILE_HANDLE_MAX);
-  readonly #mountId = smallMemory(8);
   readonly #stat = smallMemory(stat.sizeof);
-  readonly #statx = smallMemory(statx.sizeof);
-  #lastDevice = 0;
 
   static areas(layout: SharedLayout, ringSize: number): InodeAreas {
     return {
       header: layout.area("inodes", inodes_header.sizeof),
       records: layout.area("inode records", RecordTable.size(inode_record, INODES_MAX)),
       buckets: layout.area("inode buckets", INODE_BUCKETS * 4),
-      devices: layout.area("devices", DEVICES_MAX * device_record.sizeof),
+      devices: DeviceTable.areas(layout),
       ring: layout.area("descriptor ring", (ringSize + 1) * 4),
       retained: layout.area("retained inodes", (RETAINED_MAX + 1) * 4),
       ringSize,
@@ -209,12 +171,11 @@ export class InodeTable {
     this.#lock = new Lock(memory, areas.header + inodes_header.lock);
     this.#header = areas.header >> 2;
     this.#buckets = areas.buckets >> 2;
-    this.#devices = areas.devices >> 2;
+    this.#devices = new DeviceTable(memory, areas.devices, options, proc);
     this.#ring = areas.ring >> 2;
     this.#ringSize = areas.ringSize;
     this.#retained = areas.retained >> 2;
     this.#options = options;
-    this.#proc = proc;
   }
 
   /** Makes the descriptor `fd` the root. Returns 0, or -errno. */
@@ -234,8 +195,8 @@ export class InodeTable {
   }
 
   /**
-   * The inode's descriptor, an O_PATH one, or -errno (ESTALE: the inode is gone). In any case `release` has to
-   * follow, and until then the descriptor stays open.
+   * The inode's descriptor, an O_PATH one, or -errno (ESTALE: the inode is gone). In any case
+   * `release` has to follow, and until then the descriptor stays open.
    */
   acquire(nodeid: number): number {
     const table = this.#table;
@@ -277,8 +238,7 @@ export class InodeTable {
   /** Under the lock. */
   #openByHandle(nodeid: number, flags: number): number {
     const at = this.#table.at(nodeid);
-    const device = this.#devices + this.#words[at + DEVICE]! * DEVICE_WORDS;
-    const mountFd = this.#words[device + (device_record.mount_fd >> 2)]!;
+    const mountFd = this.#devices.mountFd(this.#words[at + DEVICE]!);
     const handle = this.#memory.address + (at + HANDLE_BYTES) * 4;
     let fd = open_by_handle_at(mountFd, handle, flags);
     while ((fd === -EMFILE || fd === -ENFILE) && this.#relieve())
@@ -287,7 +247,8 @@ export class InodeTable {
   }
 
   /**
-   * Gives up some cached descriptors, when the process has run out of them. False if there are none to give.
+   * Gives up some cached descriptors, when the process has run out of them. False if there are none
+   * to give.
    */
   relieve(): boolean {
     this.#lock.acquire();
@@ -306,11 +267,12 @@ export class InodeTable {
   }
 
   /**
-   * The inode of descriptor `fd` (O_PATH, not followed), whose struct stat is `from`: a known one or a new one.
-   * Adds 1 to its lookup count. Takes over `fd`, also when it fails. Returns the nodeid, or -errno.
+   * The inode of descriptor `fd` (O_PATH, not followed), whose struct stat is `from`: a known one
+   * or a new one. Adds 1 to its lookup count. Takes over `fd`, also when it fails. Returns the
+   * nodeid, or -errno.
    */
   remember(fd: number, from: Memory): number {
-    const device = this.#deviceOf(fd, from);
+    const device = this.#devices.find(fd, from);
     if (device < 0) {
       close(fd);
       return device;
@@ -367,8 +329,8 @@ export class InodeTable {
   }
 
   /**
-   * Takes `count` off the lookup count; at 0 the kernel does not know the inode any more. Returns the id of
-   * its FUSE passthrough registration, which the caller has to close, or 0.
+   * Takes `count` off the lookup count; at 0 the kernel does not know the inode any more. Returns
+   * the id of its FUSE passthrough registration, which the caller has to close, or 0.
    */
   forget(nodeid: number, count: number): number {
     if (!this.#table.has(nodeid) || nodeid === FUSE_ROOT_ID) return 0;
@@ -392,9 +354,9 @@ export class InodeTable {
 
   // --- Forgotten inodes; under the lock ---
   //
-  // A file handle that was made of the mount (name_to_handle_at(2), NFS) holds a nodeid and a generation, and
-  // has to work also when the kernel has forgotten the inode meanwhile. So the records of the last
-  // ones stay, with the host's file handle and without a descriptor.
+  // A file handle that was made of the mount (name_to_handle_at(2), NFS) holds a nodeid and a
+  // generation, and has to work also when the kernel has forgotten the inode meanwhile. So the
+  // records of the last ones stay, with the host's file handle and without a descriptor.
 
   /** Keeps a forgotten inode; false if it can't be opened by file handle. */
   #retain(index: number): boolean {
@@ -460,16 +422,6 @@ export class InodeTable {
     return this.#words[this.#table.at(nodeid) + GENERATION]!;
   }
 
-  /** Whether the inode had a set-user-id or set-group-id bit when its attributes were last seen. */
-  hasSetIdBits(nodeid: number): boolean {
-    return (this.#words[this.#table.at(nodeid) + MODE]! & (S_ISUID | S_ISGID)) !== 0;
-  }
-
-  /** Notes the attributes of an acquired inode, as just seen. */
-  see(nodeid: number, from: Memory): void {
-    this.#words[this.#table.at(nodeid) + MODE] = from.i32[stat.st_mode >> 2]!;
-  }
-
   /** The file type (S_IFMT bits) of an inode that is acquired. */
   type(nodeid: number): number {
     return this.#words[this.#table.at(nodeid) + MODE]! & S_IFMT;
@@ -490,11 +442,12 @@ export class InodeTable {
   }
 
   /**
-   * A name of the file behind `fd`, whose struct stat is `from`, is about to be removed. If it is an inode
-   * that has no descriptor, it gets this one, because a removed file can't be opened again. Takes over `fd`.
+   * A name of the file behind `fd`, whose struct stat is `from`, is about to be removed. If it is
+   * an inode that has no descriptor, it gets this one, because a removed file can't be opened
+   * again. Takes over `fd`.
    */
   rescue(fd: number, from: Memory): void {
-    const device = this.#deviceOf(fd, from);
+    const device = this.#devices.find(fd, from);
     const low = from.i32[stat.st_ino >> 2]!;
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
     let taken = false;
@@ -515,19 +468,16 @@ export class InodeTable {
   // --- FUSE passthrough and locks: what hangs on an inode ---
 
   /**
-   * Counts an open of the acquired inode. The first one decides whether it is backed, unless it still is: if
-   * `wanted`, `registrar` is asked for a backing id. Returns the backing id, or -1 if it is not backed.
+   * Counts an open of the acquired inode. The first one decides for as long as it is open: it is
+   * backed if `registrar` gives it a backing id. Returns the id, or -1 if it is not backed.
    */
-  openBacked(nodeid: number, fd: number, wanted: boolean, registrar: Registrar): number {
+  openBacked(nodeid: number, fd: number, registrar: Registrar): number {
     const at = this.#table.at(nodeid);
     const words = this.#words;
     this.#lock.acquire();
     if (words[at + OPENS] === 0) {
-      const idle = words[at + BACKING]!;
-      if (idle > 0) words[this.#header + IDLE_BACKINGS]!--;
-      if (idle > 0 && !wanted) registrar.close(idle);
-      if (!wanted) words[at + BACKING] = -1;
-      else if (idle <= 0) words[at + BACKING] = registrar.register(fd);
+      if (words[at + BACKING]! > 0) words[this.#header + IDLE_BACKINGS]!--;
+      else words[at + BACKING] = registrar.register(fd);
     }
     words[at + OPENS]!++;
     const backing = words[at + BACKING]!;
@@ -535,7 +485,10 @@ export class InodeTable {
     return backing;
   }
 
-  /** Counts a close. With the last one the backing id is kept, for the next to open, if there are not too many. */
+  /**
+   * Counts a close. With the last one the backing id is kept, for the next to open, if there are
+   * not too many.
+   */
   closeBacked(nodeid: number, registrar: Registrar): void {
     const at = this.#table.at(nodeid);
     const words = this.#words;
@@ -596,14 +549,14 @@ export class InodeTable {
   }
 
   /**
-   * Whether the inode of that number is the file behind `fd`. While it has a descriptor, its number can't have
-   * passed to another file; afterwards the file handle tells.
+   * Whether the inode of that number is the file behind `fd`. While it has a descriptor, its number
+   * can't have passed to another file; afterwards the file handle tells.
    */
   #isSame(index: number, fd: number): boolean {
     const words = this.#words;
     const at = this.#table.at(index);
     if (words[at + FD]! >= 0) return true;
-    if (!this.#takeHandle(fd)) return false;
+    if (!takeHandle(fd, this.#handle)) return false;
     const handle = this.#handle.i32;
     const length = 2 + ((handle[0]! + 3) >> 2);
     for (let word = 0; word < length; word++)
@@ -619,8 +572,7 @@ export class InodeTable {
     const at = this.#table.at(index);
     if (words[at + RETAINED] === 0) words[this.#header + EVICTED]!--;
     words[at + FD] = fd;
-    const device = this.#devices + words[at + DEVICE]! * DEVICE_WORDS;
-    if (words[device + (device_record.has_handles >> 2)] === 0) return;
+    if (!this.#devices.hasHandles(words[at + DEVICE]!)) return;
     for (let step = 0; step < 2 * this.#ringSize; step++) {
       const place = this.#nextPlace();
       if (words[this.#ring + place] !== 0 && !this.#evict(place)) continue;
@@ -629,7 +581,8 @@ export class InodeTable {
       words[at + RECENT] = 0;
       return;
     }
-    // Everything in the ring is in use at this moment: this one keeps its descriptor until it is forgotten.
+    // Everything in the ring is in use at this moment: this one keeps its descriptor until it is
+    // forgotten.
   }
 
   /** Takes the descriptor out of the ring, so that it stays until the inode is forgotten. */
@@ -670,7 +623,9 @@ export class InodeTable {
     return true;
   }
 
-  /** Makes sure that the inode has a file handle and a name, without which it can't be opened again. */
+  /**
+   * Makes sure that the inode has a file handle and a name, without which it can't be opened again.
+   */
   #canReopen(index: number, fd: number): boolean {
     if (fstat(fd, this.#stat.address) < 0 || this.#stat.i32[stat.st_nlink >> 2] === 0) return false;
     return this.#storeHandle(index, fd);
@@ -678,121 +633,17 @@ export class InodeTable {
 
   /** Makes sure that the inode behind `fd` has a file handle that can be opened. */
   #storeHandle(index: number, fd: number): boolean {
-    const device = this.#devices + this.#words[this.#table.at(index) + DEVICE]! * DEVICE_WORDS;
-    if (this.#words[device + (device_record.has_handles >> 2)] === 0) return false;
+    if (!this.#devices.hasHandles(this.#words[this.#table.at(index) + DEVICE]!)) return false;
     const at = this.#table.at(index) + HANDLE_BYTES;
     if (this.#words[at] !== 0) return true;
-    if (!this.#takeHandle(fd)) return false;
+    if (!takeHandle(fd, this.#handle)) return false;
     for (let word = 0; word < HANDLE_WORDS; word++)
       this.#words[at + word] = this.#handle.i32[word]!;
     return true;
   }
 
-  /** Puts the file handle of `fd` into `#handle`. */
-  #takeHandle(fd: number): boolean {
-    const handle = this.#handle;
-    handle.bytes.fill(0);
-    handle.i32[0] = FILE_HANDLE_MAX;
-    const { address } = handle;
-    return (
-      name_to_handle_at(fd, EMPTY.address, address, this.#mountId.address, AT_EMPTY_PATH) === 0
-    );
-  }
-
-  // --- Devices ---
-
-  /** The number of the device that `fd` lies on, -errno if it can't be had. */
-  #deviceOf(fd: number, from: Memory): number {
-    const words = this.#words;
-    const low = from.i32[stat.st_dev >> 2]!;
-    const high = from.i32[(stat.st_dev >> 2) + 1]!;
-    let mountLow = 0;
-    let mountHigh = 0;
-    if (this.#options.mntid) {
-      const { address, i32 } = this.#statx;
-      const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
-      const result = statxCall(fd, EMPTY.address, flags, STATX_MNT_ID, address);
-      if (result < 0) return result;
-      mountLow = i32[statx.stx_mnt_id >> 2]!;
-      mountHigh = i32[(statx.stx_mnt_id >> 2) + 1]!;
-    }
-    const last = this.#lastDevice;
-    if (
-      last < words[this.#header + DEVICE_COUNT]! &&
-      this.#isDevice(last, low, high, mountLow, mountHigh)
-    )
-      return last;
-    this.#lock.acquire();
-    let index = 0;
-    while (
-      index < words[this.#header + DEVICE_COUNT]! &&
-      !this.#isDevice(index, low, high, mountLow, mountHigh)
-    )
-      index++;
-    let result = index;
-    if (index === words[this.#header + DEVICE_COUNT]!) {
-      result = index < DEVICES_MAX ? this.#addDevice(index, fd, from) : -ENFILE;
-      if (result >= 0) {
-        const at = this.#devices + index * DEVICE_WORDS;
-        words[at] = low;
-        words[at + 1] = high;
-        words[at + 2] = mountLow;
-        words[at + 3] = mountHigh;
-        words[this.#header + DEVICE_COUNT] = index + 1;
-      }
-    }
-    this.#lock.release();
-    if (result >= 0) this.#lastDevice = result;
-    return result;
-  }
-
-  #isDevice(
-    index: number,
-    low: number,
-    high: number,
-    mountLow: number,
-    mountHigh: number,
-  ): boolean {
-    const words = this.#words;
-    const at = this.#devices + index * DEVICE_WORDS;
-    return (
-      words[at] === low &&
-      words[at + 1] === high &&
-      words[at + 2] === mountLow &&
-      words[at + 3] === mountHigh
-    );
-  }
-
-  /** Finds out whether the device of `fd` has file handles that can be opened. */
-  #addDevice(index: number, fd: number, from: Memory): number {
-    const words = this.#words;
-    const at = this.#devices + index * DEVICE_WORDS;
-    words[at + (device_record.mount_fd >> 2)] = -1;
-    words[at + (device_record.has_handles >> 2)] = 0;
-    if (this.#options.fileHandles === "never") return index;
-    const type = from.i32[stat.st_mode >> 2]! & S_IFMT;
-    const flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
-    let mountFd = -EOPNOTSUPP;
-    if (type === S_IFDIR) mountFd = openat(fd, DOT.address, flags | O_DIRECTORY, 0);
-    else if (type === S_IFREG) mountFd = this.#proc.open(fd, flags);
-    if (mountFd >= 0) {
-      const reopened = this.#takeHandle(fd)
-        ? open_by_handle_at(mountFd, this.#handle.address, O_PATH | O_NOFOLLOW | O_CLOEXEC)
-        : -EOPNOTSUPP;
-      if (reopened >= 0) {
-        close(reopened);
-        words[at + (device_record.mount_fd >> 2)] = mountFd;
-        words[at + (device_record.has_handles >> 2)] = 1;
-        return index;
-      }
-      close(mountFd);
-      mountFd = reopened;
-    }
-    return this.#options.fileHandles === "always" ? mountFd : index;
-  }
-
   /** Whether inodes on the root's device can be known by file handle. */
   get hasHandles(): boolean {
-    return this.#words[this.#devices + (device_record.has_handles >> 2)] !== 0;
+    return this.#devices.hasHandles(0);
   }
 }

@@ -1,15 +1,15 @@
-// POSIX and BSD locks. They are taken on the source's own files, so that they hold against programs that use the
-// source directly.
+// POSIX and BSD locks. They are taken on the source's own files, so that they hold against programs
+// that use the source directly.
 //
-// A POSIX lock belongs to a process and an inode; the kernel names the process by a lock owner. For each pair
-// that has locks there is a record with a descriptor of its own, and the lock is an open file description
-// lock on it (fcntl(2), F_OFD_SETLK): the host then sees what the process would have done, and closing the
-// descriptor drops all of them, which is what closing a file does to a process's POSIX locks. A BSD lock is taken
-// on the handle's own descriptor.
+// A POSIX lock belongs to a process and an inode; the kernel names the process by a lock owner. For
+// each pair that has locks there is a record with a descriptor of its own, and the lock is an open
+// file description lock on it (fcntl(2), F_OFD_SETLK): the host then sees what the process would
+// have done, and closing the descriptor drops all of them, which is what closing a file does to a
+// process's POSIX locks. A BSD lock is taken on the handle's own descriptor.
 //
-// Nobody blocks. A request for a lock that is held gets a wait record and is answered later: the main thread
-// (LockWaiters) tries again whenever a lock was dropped through the mount, and from time to time for
-// locks that others hold on the source.
+// Nobody blocks. A request for a lock that is held gets a wait record and is answered later: the
+// main thread (LockWaiters) tries again whenever a lock was dropped through the mount, and from
+// time to time for locks that others hold on the source.
 
 import { fuse_out_header } from "./abi-fuse.ts";
 import {
@@ -45,7 +45,8 @@ const owner_record = struct("owner_record", {
   owner_high: u32,
   /** The process, for F_GETLK. */
   pid: u32,
-  pad: u32,
+  /** The handle that the owner last locked through. */
+  fh: u32,
 });
 const NEXT = owner_record.next >> 2;
 const FD = owner_record.fd >> 2;
@@ -53,6 +54,7 @@ const NODEID = owner_record.nodeid >> 2;
 const OWNER_LOW = owner_record.owner_low >> 2;
 const OWNER_HIGH = owner_record.owner_high >> 2;
 const PID = owner_record.pid >> 2;
+const FH = owner_record.fh >> 2;
 
 const wait_record = struct("wait_record", {
   next: u32,
@@ -117,7 +119,10 @@ export class LockTable {
   readonly #waiters: RecordTable;
   readonly #inodes: InodeTable;
   readonly #flock = smallMemory(flock_struct.sizeof);
-  /** Called when a lock was dropped, or a request began or ceased to wait, so that the waiters are looked at. */
+  /**
+   * Called when a lock was dropped, or a request began or ceased to wait, so that the waiters are
+   * looked at.
+   */
   readonly #changed: () => void;
 
   static areas(layout: SharedLayout): LockAreas {
@@ -153,7 +158,10 @@ export class LockTable {
     return index;
   }
 
-  /** A record for the pair, which takes over `fd`; pinned until `unpin`. -ENOLCK if there are too many. */
+  /**
+   * A record for the pair, which takes over `fd`; pinned until `unpin`. -ENOLCK if there are too
+   * many.
+   */
   add(nodeid: number, owner: LockOwner, fd: number): number {
     this.#lock.acquire();
     let index = this.#find(nodeid, owner);
@@ -193,14 +201,43 @@ export class LockTable {
     if (this.#inodes.lockOwners(nodeid) === 0) return;
     this.#lock.acquire();
     const index = this.#find(nodeid, owner);
-    if (index !== 0) {
-      this.#unlink(nodeid, index);
-      this.#inodes.countLockOwners(nodeid, -1);
-      this.#owners.pin(index);
-      this.#owners.close(index);
-    }
+    if (index !== 0) this.#retire(nodeid, index);
     this.#lock.release();
     if (index !== 0) this.unpin(index);
+  }
+
+  /**
+   * A handle is gone. The processes that had it open have dropped their POSIX locks before, one by
+   * one. What is left are open file description locks: to them the handle itself is the owner, and
+   * nobody told.
+   */
+  dropHandle(nodeid: number, fh: number): void {
+    if (this.#inodes.lockOwners(nodeid) === 0) return;
+    const words = this.#words;
+    const dropped: number[] = [];
+    this.#lock.acquire();
+    let index = words[this.#buckets + (nodeid & (LOCK_BUCKETS - 1))]!;
+    while (index !== 0) {
+      const at = this.#owners.at(index);
+      const next = words[at + NEXT]!;
+      if (words[at + NODEID] === nodeid && words[at + FH] === fh) {
+        this.#retire(nodeid, index);
+        dropped.push(index);
+      }
+      index = next;
+    }
+    this.#lock.release();
+    for (const each of dropped) this.unpin(each);
+  }
+
+  /**
+   * Takes a record off its chain, pinned and closed: the caller's `unpin` frees it. Under the lock.
+   */
+  #retire(nodeid: number, index: number): void {
+    this.#unlink(nodeid, index);
+    this.#inodes.countLockOwners(nodeid, -1);
+    this.#owners.pin(index);
+    this.#owners.close(index);
   }
 
   #find(nodeid: number, owner: LockOwner): number {
@@ -229,9 +266,10 @@ export class LockTable {
   // --- Taking locks ---
 
   /** Takes, changes or drops a POSIX lock of a pinned record, without waiting: 0, or -EAGAIN. */
-  set(index: number, lock: FileLock): number {
+  set(index: number, fh: number, lock: FileLock): number {
     const at = this.#owners.at(index);
     this.#words[at + PID] = lock.pid;
+    this.#words[at + FH] = fh;
     const result = this.#setRange(this.#words[at + FD]!, lock.type, lock.start, lock.end);
     // A read lock may replace a write lock: that too lets others go on.
     if (result === 0 && lock.type !== F_WRLCK) this.#signal();
@@ -257,7 +295,10 @@ export class LockTable {
     this.#signal();
   }
 
-  /** Puts into `lock` one that stands in the way of the pinned record `index`, or F_UNLCK in its type. */
+  /**
+   * Puts into `lock` one that stands in the way of the pinned record `index`, or F_UNLCK in its
+   * type.
+   */
   test(nodeid: number, index: number, lock: FileLock): number {
     const { start, end, type } = lock;
     const fd = this.#words[this.#owners.at(index) + FD]!;
@@ -295,8 +336,8 @@ export class LockTable {
   }
 
   /**
-   * The owner record whose lock stands in the way, 0 if it is not of this mount: the one from whose own descriptor
-   * that lock is not seen.
+   * The owner record whose lock stands in the way, 0 if it is not of this mount: the one from whose
+   * own descriptor that lock is not seen.
    */
   #blocker(nodeid: number, fd: number, type: number, start: number, end: number): number {
     const seen = this.#conflictKey(fd, type, start, end);
@@ -335,8 +376,8 @@ export class LockTable {
   }
 
   /**
-   * Lets the request wait for a POSIX lock of the pinned record `owner`, or if that is 0 a BSD lock on `flockFd`.
-   * Returns 0, -ENOLCK if too many wait, -EDEADLK if it would wait for itself.
+   * Lets the request wait for a POSIX lock of the pinned record `owner`, or if that is 0 a BSD lock
+   * on `flockFd`. Returns 0, -ENOLCK if too many wait, -EDEADLK if it would wait for itself.
    */
   wait(context: Context, owner: number, flockFd: number, lock: FileLock): number {
     const fd = owner === 0 ? flockFd : this.#words[this.#owners.at(owner) + FD]!;
@@ -364,7 +405,10 @@ export class LockTable {
     return index > 0 ? 0 : -ENOLCK;
   }
 
-  /** Whether the owner of what stands in the way waits, over however many others, for a lock of `owner`. */
+  /**
+   * Whether the owner of what stands in the way waits, over however many others, for a lock of
+   * `owner`.
+   */
   #wouldDeadlock(owner: number, fd: number, lock: FileLock): boolean {
     let nodeid = this.#words[this.#owners.at(owner) + NODEID]!;
     let { type, start, end } = lock;
@@ -434,8 +478,8 @@ export class LockTable {
   }
 
   /**
-   * Tries again for everyone who waits, in the order they came, and answers those who got their lock or were
-   * interrupted. Only on the main thread. Returns how many still wait.
+   * Tries again for everyone who waits, in the order they came, and answers those who got their
+   * lock or were interrupted. Only on the main thread. Returns how many still wait.
    */
   retry(answer: Memory): number {
     const waiting: number[] = [];

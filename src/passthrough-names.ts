@@ -51,16 +51,26 @@ export abstract class PassthroughNames extends PassthroughBase {
     return result;
   }
 
-  /** Whether the kernel may keep that a name does not exist: only where nobody else makes it exist. */
+  /**
+   * Whether the kernel may keep that a name does not exist: only where nobody else makes it exist.
+   */
   get #remembersMissing(): boolean {
     return this.config.cache === "always" || this.config.cache === "metadata";
   }
 
-  /** `.` and `..`, for NFS export. The root is its own parent, and what was moved out of it has none. */
+  /**
+   * `.` and `..`, for NFS export. The root is its own parent, and what was moved out of it has
+   * none.
+   */
   #enterDots(nodeid: number, fd: number, length: number, entry: EntryOut): number {
     if (length === 1 || nodeid === FUSE_ROOT_ID) {
       const again = this.reopen(fd, O_PATH);
-      return again < 0 ? again : this.enterFd(again, entry);
+      if (again < 0) return again;
+      // A file handle does not bring back what was removed, even if somebody has it open still.
+      fstat(again, this.stat.address);
+      if (this.stat.view.getUint32(stat.st_nlink, true) > 0) return this.enterFd(again, entry);
+      close(again);
+      return -ESTALE;
     }
     const parent = this.openAt(fd, DOT_DOT.address, O_PATH | O_DIRECTORY, 0);
     if (parent < 0) return parent;
@@ -215,7 +225,10 @@ export abstract class PassthroughNames extends PassthroughBase {
     return result;
   }
 
-  /** What is about to lose a name may be in use and can't be opened again after: it needs a descriptor. */
+  /**
+   * What is about to lose a name may be in use and can't be opened again after: it needs a
+   * descriptor.
+   */
   #rescue(dirfd: number, name: Address): void {
     const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
     if (fd < 0) return;

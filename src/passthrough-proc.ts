@@ -1,6 +1,6 @@
-// Getting from an O_PATH descriptor to what only works on a path or on a real descriptor: the magic links of
-// /proc/self/fd. Such a link leads to the very file that the descriptor stands for, whatever names it has
-// now; nothing is looked up by name.
+// Getting from an O_PATH descriptor to what only works on a path or on a real descriptor: the magic
+// links of /proc/self/fd. Such a link leads to the very file that the descriptor stands for,
+// whatever names it has now; nothing is looked up by name.
 
 import { O_CLOEXEC, O_DIRECTORY, O_PATH } from "./abi-linux.ts";
 import { AT_FDCWD } from "./abi-linux.ts";

@@ -26,7 +26,10 @@ import { fstatfs, openat, prlimit64 } from "./syscall.ts";
 export { passthroughConfig, ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
 export type { PassthroughShare } from "./passthrough-base.ts";
 
-/** File systems whose close(2) has nothing to report: what is written is in the page cache, and stays. */
+/**
+ * File systems whose close(2) has nothing to report: what is written is in the page cache, and
+ * stays.
+ */
 const LOCAL_FILE_SYSTEMS = new Set([
   0xef53, // ext2, ext3, ext4
   0x58465342, // xfs
@@ -95,7 +98,10 @@ export class PassthroughFs extends PassthroughDirectories {
   }
 }
 
-/** Opens the source and makes the state that the workers will share. Throws ConfigError if that fails. */
+/**
+ * Opens the source and makes the state that the workers will share. Throws ConfigError if that
+ * fails.
+ */
 export function sharePassthrough(config: PassthroughConfig): {
   memory: Memory;
   share: PassthroughShare;

@@ -1,5 +1,5 @@
-// One FUSE reply in memory: struct fuse_out_header, then the opcode's answer, built in place where the
-// channel sends it from. This is the only place that checks that an answer fits.
+// One FUSE reply in memory: struct fuse_out_header, then the opcode's answer, built in place where
+// the channel sends it from. This is the only place that checks that an answer fits.
 
 import {
   fuse_attr,
@@ -203,7 +203,7 @@ export class AttrOut {
 
 /** Seconds, fractions allowed, as the protocol's pair of whole seconds and nanoseconds. */
 function writeTimeout(view: DataView, at: number, atNsec: number, seconds: number): void {
-  const whole = Math.floor(seconds);
+  const whole = Math.floor(Math.min(seconds, 0xffffffff));
   writeU64(view, at, whole);
   view.setUint32(atNsec, Math.floor((seconds - whole) * 1e9), true);
 }
@@ -351,8 +351,8 @@ export class DirectoryOut {
   }
 
   /**
-   * Begins an entry and, with READDIRPLUS, clears and places `entry` for it; false if it does not fit.
-   * `commit` adds it; without that the next `begin` takes its place.
+   * Begins an entry and, with READDIRPLUS, clears and places `entry` for it; false if it does not
+   * fit. `commit` adds it; without that the next `begin` takes its place.
    */
   begin(nameLength: number): boolean {
     const size = this.entrySize(nameLength);
@@ -369,8 +369,8 @@ export class DirectoryOut {
   }
 
   /**
-   * Adds the entry: `type` is DT_*; the name, the inode number and the cookie of what follows lie in
-   * `from`, as getdents64 wrote them: 64-bit values are only carried over.
+   * Adds the entry: `type` is DT_*; the name, the inode number and the cookie of what follows lie
+   * in `from`, as getdents64 wrote them: 64-bit values are only carried over.
    */
   commit(
     from: Memory,

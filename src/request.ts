@@ -1,7 +1,7 @@
 // One FUSE request in memory: struct fuse_in_header, the opcode's argument struct, names, data, and
 // at the very end the extension block. This is the only place that checks the bounds of what came
-// in: `begin` checks the header, `take…` check what follows. After `takeStruct(size)` succeeded, the
-// accessors (`u32`, `u64`) may be used for offsets below `size`.
+// in: `begin` checks the header, `take…` check what follows. After `takeStruct(size)` succeeded,
+// the accessors (`u32`, `u64`) may be used for offsets below `size`.
 //
 // Failing to take something leaves the request `malformed`; the server answers EINVAL.
 

@@ -1,5 +1,6 @@
-// The channel over /dev/fuse: the INIT handshake, and the loop that reads a request, has the server handle
-// it, and writes the reply. Each worker runs the loop on a descriptor of its own, a clone of the mount's.
+// The channel over /dev/fuse: the INIT handshake, and the loop that reads a request, has the server
+// handle it, and writes the reply. Each worker runs the loop on a descriptor of its own, a clone of
+// the mount's.
 
 import {
   FUSE_ABORT_ERROR,
@@ -44,7 +45,9 @@ import { ioctl, openat, read, write } from "./syscall.ts";
 
 /** What the handshake is to see to, beside what the file system wishes. */
 export interface SessionOptions {
-  /** Seconds after which the kernel aborts the connection over an unanswered request; 0 for never. */
+  /**
+   * Seconds after which the kernel aborts the connection over an unanswered request; 0 for never.
+   */
   readonly requestTimeout: number;
 }
 
@@ -59,8 +62,8 @@ export function makeBuffers(): { request: Request; reply: Reply } {
 const READ_SIZE = REQUEST_SIZE - REQUEST_BASE;
 
 /**
- * Answers the kernel's INIT on the descriptor of a new mount, for `fs`. Blocks until the request is there, which
- * is at once after mounting. Throws if the kernel speaks another protocol.
+ * Answers the kernel's INIT on the descriptor of a new mount, for `fs`. Blocks until the request is
+ * there, which is at once after mounting. Throws if the kernel speaks another protocol.
  */
 export function handshake(device: number, fs: FileSystem, options: SessionOptions): Connection {
   const { request, reply } = makeBuffers();
@@ -85,7 +88,10 @@ export function handshake(device: number, fs: FileSystem, options: SessionOption
   }
 }
 
-/** Fills the reply. Null: the protocol is too old. "again": of another major version, the kernel asks anew. */
+/**
+ * Fills the reply. Null: the protocol is too old. "again": of another major version, the kernel
+ * asks anew.
+ */
 function answerInit(
   request: Request,
   reply: Reply,
@@ -149,7 +155,10 @@ export function describeConnection(connection: Connection): string {
   return `FUSE 7.${minor} with ${named.join(", ") || "no special features"}`;
 }
 
-/** A further descriptor of the mount behind `device`, with a queue of its own for what is being processed. */
+/**
+ * A further descriptor of the mount behind `device`, with a queue of its own for what is being
+ * processed.
+ */
 export function cloneDevice(device: number): number {
   const fd = openat(AT_FDCWD, cstring("/dev/fuse").address, O_RDWR | O_CLOEXEC, 0);
   if (fd < 0) throw new Error(`cannot open /dev/fuse: ${errnoMessage(fd)}`);
@@ -184,7 +193,10 @@ export function serve(
   }
 }
 
-/** ENOENT: the caller is gone, and nobody waits. EINVAL and the like: our reply was wrong, and is a bug. */
+/**
+ * ENOENT: the caller is gone, and nobody waits. EINVAL and the like: our reply was wrong, and is a
+ * bug.
+ */
 function afterFailedReply(server: Server, device: number, result: number): void {
   if (result === -ENOENT || result === -ENODEV || result === -EINTR) return;
   const { request, reply } = server;

@@ -1,6 +1,6 @@
-// What the workers share: one stretch of memory of a memfd, divided into areas by `SharedLayout`, and in it
-// tables of fixed-size records. The memory begins with magic, version and a hash of the layout, so that
-// state left by another version of the program is recognised and refused.
+// What the workers share: one stretch of memory of a memfd, divided into areas by `SharedLayout`,
+// and in it tables of fixed-size records. The memory begins with magic, version and a hash of the
+// layout, so that state left by another version of the program is recognised and refused.
 
 import { MFD_CLOEXEC } from "./abi-linux.ts";
 import { assert } from "./assert.ts";
@@ -83,11 +83,12 @@ const table_header = struct("table_header", {
 const CLOSED = -(2 ** 30);
 
 /**
- * Records of one size, numbered from 1; 0 stands for none. The caller holds the lock that goes with the table
- * while it allocates and frees. A free record's first word links to the next free one.
+ * Records of one size, numbered from 1; 0 stands for none. The caller holds the lock that goes with
+ * the table while it allocates and frees. A free record's first word links to the next free one.
  *
- * The second word counts pins: whoever uses what a record holds (a descriptor) pins it meanwhile, without a
- * lock, so that no other worker closes it. `close` keeps pins out; it succeeds at once if there are none.
+ * The second word counts pins: whoever uses what a record holds (a descriptor) pins it meanwhile,
+ * without a lock, so that no other worker closes it. `close` keeps pins out; it succeeds at once if
+ * there are none.
  */
 export class RecordTable {
   readonly words: Int32Array;
@@ -124,7 +125,10 @@ export class RecordTable {
     return this.words[this.#header + (table_header.used >> 2)]! + 1;
   }
 
-  /** Takes a record, with what its last user left in it but for the first word; -ENFILE if there is none. */
+  /**
+   * Takes a record, with what its last user left in it but for the first word; -ENFILE if there is
+   * none.
+   */
   allocate(): number {
     const words = this.words;
     const header = this.#header;
@@ -142,7 +146,9 @@ export class RecordTable {
     return index;
   }
 
-  /** Whether `index` can be a record that is or was in use: what comes from outside must pass this. */
+  /**
+   * Whether `index` can be a record that is or was in use: what comes from outside must pass this.
+   */
   has(index: number): boolean {
     return index > 0 && index < this.used;
   }
@@ -162,7 +168,10 @@ export class RecordTable {
     return Atomics.compareExchange(this.words, this.at(index) + 1, 0, CLOSED) === 0;
   }
 
-  /** Closes the record for good. True if nobody has it pinned; otherwise the last `unpin` gives true. */
+  /**
+   * Closes the record for good. True if nobody has it pinned; otherwise the last `unpin` gives
+   * true.
+   */
   close(index: number): boolean {
     return Atomics.add(this.words, this.at(index) + 1, CLOSED) === 0;
   }

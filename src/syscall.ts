@@ -163,8 +163,8 @@ const raw = linkSymbols({
   copy_file_range: { ptr, args: ["i32", "i32", "u64", "i32", "u64", "u64", "i32"], returns: "i32" },
 }).symbols;
 
-// What each does is in section 2 of the manual, under its name. A parameter that the manual types as
-// a pointer is an Address; the last error of the call is the negative result.
+// What each does is in section 2 of the manual, under its name. A parameter that the manual types
+// as a pointer is an Address; the last error of the call is the negative result.
 
 export const read = (fd: number, buffer: Address, size: number): number =>
   raw.read(NR.read, fd, buffer, size);

@@ -1,6 +1,6 @@
-// Workers: threads that block in system calls so that the main thread need not. Most serve requests until the
-// mount is gone; some do one thing, such as unmounting, and end. The executable is one file, so a worker
-// runs the same program, and main.ts sends it here.
+// Workers: threads that block in system calls so that the main thread need not. Most serve requests
+// until the mount is gone; some do one thing, such as unmounting, and end. The executable is one
+// file, so a worker runs the same program, and main.ts sends it here.
 
 import { parentPort, Worker } from "node:worker_threads";
 import { O_CLOEXEC, AT_FDCWD, O_DIRECTORY, O_RDONLY } from "./abi-linux.ts";
@@ -105,7 +105,9 @@ function unmountTask(task: UnmountTask): number {
   return unmount(mountpoint, how, fusermount);
 }
 
-/** With a lazy unmount and then no daemon, what the kernel has not written back yet would be lost. */
+/**
+ * With a lazy unmount and then no daemon, what the kernel has not written back yet would be lost.
+ */
 function syncMount(mountpoint: string): void {
   const flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
   const fd = openat(AT_FDCWD, cstring(mountpoint).address, flags, 0);

@@ -1,0 +1,610 @@
+// Runs a public test suite of file systems against the built executable and says what fails that does not fail
+// without it:
+//
+//   bun scripts/conformance.ts pjdfstest PATH
+//   bun scripts/conformance.ts xfstests PATH --baseline ext4.log
+//
+// The suite is installed by the user at PATH and not changed; how to do that is in docs/conformance.md. Here is
+// what each needs around it (mounts, a helper for mount(8), a configuration), a watch on tests that hang, and
+// the parsers of what the suites print.
+
+import { spawn, spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { mountsBelow, shellQuote, Target, unmountLazily } from "./bench-target.ts";
+
+const HELP = `Usage: bun scripts/conformance.ts pjdfstest|xfstests PATH [options]
+
+  --executable FILE  what is tested. The default is dist/fuse-backend
+  -o LIST            further mount options, separated by commas (cache=always,workers=1). Repeatable
+  --dir DIR          the directories that are served lie below this one. The default is a temporary directory
+  --tests LIST       only these, separated by commas: chmod/05.t, generic/001
+  --group GROUP      the tests of xfstests to run. The default is generic/quick
+  --exclude FILE     tests to leave out, a line each: the name and the reason
+  --baseline FILE    what does not count: results of this program (--json) on the bare file system, or what
+                     prove or check printed there
+  --bare             run pjdfstest on the bare directory, for a baseline
+  --timeout SECONDS  how long a test may take. The default is 600
+  --results DIR      keep what the suite writes here. The default is a temporary directory, kept if tests fail
+  --json FILE        write the result of every test
+`;
+
+/** Names the type of the mounts, fuse.NAME, so that an installed helper is left alone. */
+const HELPER_NAME = "fuse-backend-test";
+const HELPER = `/sbin/mount.fuse.${HELPER_NAME}`;
+const ROOT = resolve(import.meta.dirname, "..");
+
+/** The arguments make no sense. */
+export class UsageError extends Error {
+  override name = "UsageError";
+}
+
+export type Suite = "pjdfstest" | "xfstests";
+export type Status = "pass" | "fail" | "notrun" | "excluded";
+
+export interface TestResult {
+  readonly status: Status;
+  /** Why it did not pass, as the suite says. */
+  readonly detail: string;
+}
+export type SuiteResults = Map<string, TestResult>;
+
+export interface ConformanceOptions {
+  readonly suite: Suite;
+  readonly path: string;
+  readonly executable: string;
+  readonly mountOptions: readonly string[];
+  readonly dir: string | undefined;
+  readonly tests: readonly string[];
+  readonly group: string;
+  readonly exclude: string | undefined;
+  readonly baseline: string | undefined;
+  readonly bare: boolean;
+  readonly timeoutSeconds: number;
+  readonly results: string | undefined;
+  readonly json: string | undefined;
+}
+
+// --- arguments
+
+export function parseConformanceArguments(argv: readonly string[]): ConformanceOptions | "help" {
+  const { values, positionals } = readArguments(argv);
+  if (values.help === true) return "help";
+  const [suite, path, ...surplus] = positionals;
+  if (suite !== "pjdfstest" && suite !== "xfstests")
+    throw new UsageError(`the suite must be pjdfstest or xfstests, not "${suite ?? ""}"`);
+  if (path === undefined) throw new UsageError(`where ${suite} is installed is missing`);
+  if (surplus.length > 0) throw new UsageError(`surplus arguments: ${surplus.join(" ")}`);
+  const timeout = Number(values.timeout ?? "600");
+  if (!(Number.isInteger(timeout) && timeout > 0))
+    throw new UsageError(`--timeout must be a whole number of seconds, not "${values.timeout}"`);
+  const tests = (values.tests ?? "").split(",").filter((name) => name !== "");
+  const form = suite === "xfstests" ? /^[\w-]+\/[\w-]+$/ : /^[\w-]+(\/\d+\.t)?$/;
+  for (const name of tests)
+    if (!form.test(name)) throw new UsageError(`--tests: "${name}" is no test of ${suite}`);
+  if (suite === "xfstests" && values.bare === true)
+    throw new UsageError("--bare is for pjdfstest; for xfstests see docs/conformance.md");
+  if (suite === "pjdfstest" && values.group !== undefined)
+    throw new UsageError("--group is for xfstests");
+  return {
+    suite,
+    path: resolve(path),
+    executable: resolve(values.executable ?? join(ROOT, "dist/fuse-backend")),
+    mountOptions: values.option ?? [],
+    dir: values.dir,
+    tests,
+    group: values.group ?? "generic/quick",
+    exclude: values.exclude,
+    baseline: values.baseline,
+    bare: values.bare === true,
+    timeoutSeconds: timeout,
+    results: values.results,
+    json: values.json,
+  };
+}
+
+function readArguments(argv: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...argv],
+      strict: true,
+      allowPositionals: true,
+      options: {
+        executable: { type: "string" },
+        option: { type: "string", short: "o", multiple: true },
+        dir: { type: "string" },
+        tests: { type: "string" },
+        group: { type: "string" },
+        exclude: { type: "string" },
+        baseline: { type: "string" },
+        bare: { type: "boolean" },
+        timeout: { type: "string" },
+        results: { type: "string" },
+        json: { type: "string" },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+/** Lines of a test's name and the reason; `#` begins a comment. A test without a reason is refused. */
+export function parseExclusions(text: string): Map<string, string> {
+  const reasons = new Map<string, string>();
+  for (const line of text.split("\n")) {
+    const content = line.replace(/^\s*#.*$/, "").trim();
+    if (content === "") continue;
+    const [name = "", ...reason] = content.split(/\s+/);
+    if (reason.length === 0) throw new UsageError(`${name} is excluded without a reason`);
+    reasons.set(name, reason.join(" "));
+  }
+  return reasons;
+}
+
+// --- what the suites print
+
+/** The output of prove: `…/tests/chmod/05.t .. ok`, and for a failure the reason a line further down. */
+export function parseProve(text: string): SuiteResults {
+  const results: SuiteResults = new Map();
+  let open: string | undefined;
+  for (const line of text.split("\n")) {
+    if (/^Test Summary Report|^Files=\d+|^All tests successful/.test(line)) break;
+    const start = /^(?:.*\/)?([\w-]+\/\d+\.t) \.+ ?(.*)$/.exec(line);
+    const [, name, rest = ""] = start ?? [];
+    if (name === undefined) {
+      const failure = /^\s*(Failed \d+\/\d+ subtests|Dubious, .*|Parse errors: .*)/.exec(line)?.[1];
+      const earlier = open === undefined ? undefined : results.get(open);
+      if (open !== undefined && earlier?.status === "fail" && failure !== undefined)
+        results.set(open, {
+          status: "fail",
+          detail: [earlier.detail, failure.trim()].filter((part) => part !== "").join("; "),
+        });
+      continue;
+    }
+    open = name;
+    results.set(name, proveResult(rest.trim()));
+  }
+  return results;
+}
+
+function proveResult(rest: string): TestResult {
+  if (/^ok\b/.test(rest)) return { status: "pass", detail: "" };
+  const skipped = /^skipped(?:: (.*))?$/.exec(rest);
+  if (skipped !== null) return { status: "notrun", detail: skipped[1] ?? "" };
+  return { status: "fail", detail: rest };
+}
+
+/** The output of xfstests' check: `generic/001  4s ...  3s`, and at the end the list of failures. */
+export function parseCheck(text: string): SuiteResults {
+  const results: SuiteResults = new Map();
+  for (const line of text.split("\n")) {
+    const [, name, rest = ""] = /^([a-z\d]+\/\d+)(?:\s+(.*))?$/.exec(line) ?? [];
+    if (name !== undefined) results.set(name, checkResult(rest));
+    const failures = /^Failures: (.*)$/.exec(line)?.[1];
+    for (const failed of failures?.trim().split(/\s+/) ?? [])
+      if (results.get(failed)?.status !== "fail")
+        results.set(failed, { status: "fail", detail: "listed as a failure" });
+  }
+  return results;
+}
+
+function checkResult(line: string): TestResult {
+  const rest = line.replace(/^\d+s \.\.\.\s*/, "").trim();
+  const notRun = /\[not run\]\s*(.*)$/.exec(rest);
+  if (notRun !== null) return { status: "notrun", detail: notRun[1] ?? "" };
+  if (rest.includes("[expunged]")) return { status: "excluded", detail: "" };
+  if (/^\d+s$/.test(rest)) return { status: "pass", detail: "" };
+  return { status: "fail", detail: rest };
+}
+
+/** Whether the suite came to its end, by what it prints last. */
+export function isComplete(suite: Suite, text: string): boolean {
+  return suite === "pjdfstest"
+    ? /^Result: (PASS|FAIL|NOTESTS)$/m.test(text)
+    : /^(Passed all \d+ tests|Failed \d+ of \d+ tests)$/m.test(text);
+}
+
+const parsers = { pjdfstest: parseProve, xfstests: parseCheck } as const;
+
+interface Report {
+  readonly suite: Suite;
+  readonly results: Record<string, TestResult>;
+}
+
+/** Results of this program, or the output of the suite. */
+export function parseBaseline(suite: Suite, text: string): SuiteResults {
+  if (!text.trimStart().startsWith("{")) return parsers[suite](text);
+  const report = JSON.parse(text) as Report;
+  if (report.suite !== suite) throw new UsageError(`the baseline is one of ${report.suite}`);
+  return new Map(Object.entries(report.results));
+}
+
+export interface Comparison {
+  /** Failures that the baseline does not have. */
+  readonly newFailures: string[];
+  readonly knownFailures: string[];
+  /** Not run here, although they pass in the baseline. */
+  readonly newlyNotRun: string[];
+}
+
+export function compare(results: SuiteResults, baseline: SuiteResults | undefined): Comparison {
+  const names = (status: Status): string[] =>
+    [...results].filter(([, result]) => result.status === status).map(([name]) => name);
+  const inBaseline = (name: string, status: Status): boolean =>
+    baseline?.get(name)?.status === status;
+  const failures = names("fail");
+  return {
+    newFailures: failures.filter((name) => !inBaseline(name, "fail")),
+    knownFailures: failures.filter((name) => inBaseline(name, "fail")),
+    newlyNotRun: names("notrun").filter((name) => inBaseline(name, "pass")),
+  };
+}
+
+// --- running
+
+/** What must be put away however the run ends. */
+interface Held {
+  readonly directory: string;
+  helper: boolean;
+  target?: Target;
+  suitePid?: number;
+}
+let held: Held | undefined;
+
+function putAway(): void {
+  if (held === undefined) return;
+  const { directory, helper, target, suitePid } = held;
+  held = undefined;
+  if (suitePid !== undefined) for (const pid of [...descendants(suitePid), suitePid]) kill(pid);
+  target?.stopNow();
+  for (const path of mountsBelow(directory)) unmountLazily(path);
+  // A daemon in the background that is stuck; the others end by themselves now.
+  for (const pid of processes()) if (commandLine(pid).includes(`${directory}/`)) kill(pid);
+  if (helper) rmSync(HELPER, { force: true });
+  if (mountsBelow(directory).length > 0)
+    console.error(`conformance: something is still mounted below ${directory}; it stays`);
+  else rmSync(directory, { recursive: true, force: true });
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+function processes(): number[] {
+  return readdirSync("/proc")
+    .filter((entry) => /^\d+$/.test(entry))
+    .map(Number);
+}
+
+/** Empty for a process that has ended meanwhile. */
+function procFile(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+const commandLine = (pid: number): string => procFile(pid, "cmdline").replaceAll("\0", " ");
+
+/** The processes that a process has started, and theirs. */
+function descendants(ancestor: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const pid of processes()) {
+    const text = procFile(pid, "stat");
+    const parent = Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[1]);
+    children.set(parent, [...(children.get(parent) ?? []), pid]);
+  }
+  const found: number[] = [];
+  const visit = (pid: number): void => {
+    for (const child of children.get(pid) ?? []) {
+      found.push(child);
+      visit(child);
+    }
+  };
+  visit(ancestor);
+  return found;
+}
+
+/** Ends all requests of the mounts below a directory: the last resort against a daemon that is stuck. */
+function abortConnections(directory: string): void {
+  for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
+    const [, , device = "", , path = ""] = line.split(" ");
+    const control = `/sys/fs/fuse/connections/${device.split(":")[1]}/abort`;
+    if (path.startsWith(`${directory}/`) && existsSync(control)) writeFileSync(control, "1");
+  }
+}
+
+interface Command {
+  readonly program: string;
+  readonly parameters: readonly string[];
+  readonly cwd: string;
+  readonly environment: Record<string, string>;
+}
+
+const SECOND_ATTEMPT_SECONDS = 30;
+
+interface SuiteOutput {
+  readonly text: string;
+  /** The tests that were ended. */
+  readonly timedOut: ReadonlySet<string>;
+}
+
+/**
+ * Runs the suite and returns what it printed. A suite prints something whenever a test begins or ends, so
+ * that silence for too long is a test that hangs: its processes are killed, then its mounts aborted.
+ */
+async function runSuite(
+  command: Command,
+  { timeoutSeconds }: ConformanceOptions,
+  log: string,
+): Promise<SuiteOutput> {
+  const child = spawn(command.program, command.parameters, {
+    cwd: command.cwd,
+    env: { ...process.env, LC_ALL: "C", ...command.environment },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  if (held !== undefined && child.pid !== undefined) held.suitePid = child.pid;
+  const file = createWriteStream(log);
+  const timedOut = new Set<string>();
+  let text = "";
+  let attempts = 0;
+  let deadline = performance.now() + timeoutSeconds * 1000;
+  const take = (chunk: string): void => {
+    text += chunk;
+    attempts = 0;
+    deadline = performance.now() + timeoutSeconds * 1000;
+    file.write(chunk);
+    process.stderr.write(chunk);
+  };
+  child.stdout.setEncoding("utf8").on("data", take);
+  child.stderr.setEncoding("utf8").on("data", take);
+  const watch = setInterval(() => {
+    if (performance.now() < deadline || child.pid === undefined) return;
+    deadline = performance.now() + SECOND_ATTEMPT_SECONDS * 1000;
+    attempts++;
+    const test = currentTest(text);
+    timedOut.add(test);
+    console.error(`\nconformance: ${test} takes too long; ending it (attempt ${attempts})`);
+    if (attempts === 2 && held !== undefined) abortConnections(held.directory);
+    for (const pid of descendants(child.pid)) kill(pid);
+    if (attempts === 3) kill(child.pid);
+  }, 1000);
+  try {
+    await new Promise((done, failed) => child.once("close", done).once("error", failed));
+  } finally {
+    clearInterval(watch);
+    file.end();
+    if (held !== undefined) delete held.suitePid;
+  }
+  return { text, timedOut };
+}
+
+/** The test whose line is not yet complete. */
+function currentTest(text: string): string {
+  const line = text.slice(text.lastIndexOf("\n") + 1);
+  return /[\w-]+\/\d+(\.t)?(?=\s|$)/.exec(line)?.[0] ?? "the suite";
+}
+
+async function runPjdfstest(options: ConformanceOptions, results: string): Promise<SuiteOutput> {
+  const { directory } = held ?? { directory: "" };
+  const list = ["allow_other,suid,dev", ...options.mountOptions].join(",");
+  const executable = shellQuote(options.executable);
+  const target = new Target(
+    {
+      name: "pjdfstest",
+      role: options.bare ? "bare" : "ours",
+      command: options.bare
+        ? undefined
+        : `${executable} passthrough -o ${shellQuote(list)} {src} {mnt}`,
+      note: "",
+    },
+    directory,
+    0,
+  );
+  if (held !== undefined) held.target = target;
+  await target.start();
+  const cwd = join(target.path, "pjdfstest");
+  mkdirSync(cwd);
+  const tests = join(options.path, "tests");
+  const chosen = options.tests.length > 0 ? options.tests : [""];
+  const left = new Set(exclusions(options).keys());
+  const files = chosen.flatMap((name) => testFiles(join(tests, name)));
+  const parameters = files.filter((file) => !left.has(file.slice(tests.length + 1)));
+  const command = { program: "prove", parameters, cwd, environment: {} };
+  const output = await runSuite(command, options, join(results, "prove.log"));
+  if (!target.running) throw new Error(`the daemon has ended: ${target.log()}`);
+  await target.stop();
+  return output;
+}
+
+function testFiles(path: string): string[] {
+  if (path.endsWith(".t")) return [path];
+  const entries = readdirSync(path, { recursive: true, encoding: "utf8" });
+  return entries
+    .filter((name) => name.endsWith(".t"))
+    .map((name) => join(path, name))
+    .sort();
+}
+
+function exclusions({ exclude }: ConformanceOptions): Map<string, string> {
+  return exclude === undefined ? new Map() : parseExclusions(readFileSync(exclude, "utf8"));
+}
+
+function writeScript(path: string, lines: readonly string[], flag: "w" | "wx" = "w"): void {
+  writeFileSync(path, `#!/bin/sh\n${lines.join("\n")}\n`, { flag });
+  chmodSync(path, 0o755);
+}
+
+/**
+ * xfstests mounts "devices" by mount(8), which calls a helper by the type of the mount, and unmounts them by
+ * their names, for which umount(8) must not find a directory of that name. So a device is a bare name, and the
+ * helper puts the directory of that name in its place, as SRC of the executable's own mount helper.
+ */
+function installHelper(options: ConformanceOptions, directory: string): void {
+  const link = join(directory, basename(HELPER));
+  symlinkSync(options.executable, link);
+  const lines = [
+    `# Made by ${import.meta.filename}, which removes it at its end.`,
+    "name=$1 mountpoint=$2",
+    "shift 2",
+    `exec ${shellQuote(link)} ${shellQuote(directory)}/"$name" "$mountpoint" "$@" -o "fsname=$name"`,
+  ];
+  try {
+    writeScript(HELPER, lines, "wx");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    throw new Error(`${HELPER} is there: another run goes on, or was killed; then remove the file`);
+  }
+  if (held !== undefined) held.helper = true;
+}
+
+/** A configuration for xfstests (HOST_OPTIONS), a shell script that its own scripts read. */
+function writeConfig(options: ConformanceOptions, directory: string, results: string): string {
+  const df = join(directory, "df");
+  // The type of a mount is fuse.NAME, where xfstests wants to see FSTYP.
+  writeScript(df, [`df "$@" | sed 's/ fuse\\.${HELPER_NAME} / fuse /'`]);
+  const mountOptions = `-o ${["allow_other", ...options.mountOptions].join(",")}`;
+  const settings: Record<string, string> = {
+    FSTYP: "fuse",
+    FUSE_SUBTYP: `.${HELPER_NAME}`,
+    TEST_DEV: "fbtest",
+    TEST_DIR: join(directory, "mnt-test"),
+    SCRATCH_DEV: "fbscratch",
+    SCRATCH_MNT: join(directory, "mnt-scratch"),
+    TEST_FS_MOUNT_OPTS: mountOptions,
+    MOUNT_OPTIONS: mountOptions,
+    RESULT_BASE: results,
+    DF_PROG: `${df} -T -P`,
+  };
+  for (const name of ["TEST_DIR", "SCRATCH_MNT"]) mkdirSync(settings[name] ?? "");
+  for (const name of ["TEST_DEV", "SCRATCH_DEV"]) mkdirSync(join(directory, settings[name] ?? ""));
+  const file = join(directory, "fuse.config");
+  const lines = Object.entries(settings).map(
+    ([name, value]) => `export ${name}=${shellQuote(value)}`,
+  );
+  writeFileSync(file, `${lines.join("\n")}\n`);
+  return file;
+}
+
+async function runXfstests(options: ConformanceOptions, results: string): Promise<SuiteOutput> {
+  const { directory } = held ?? { directory: "" };
+  installHelper(options, directory);
+  const config = writeConfig(options, directory, results);
+  const chosen =
+    options.tests.length > 0 ? options.tests : ["-g", options.group, "-x", "dangerous"];
+  const left = [...exclusions(options).keys()];
+  const leave = left.length > 0 ? ["-e", left.join(",")] : [];
+  const command = {
+    program: "./check",
+    parameters: ["-fuse", ...leave, ...chosen],
+    cwd: options.path,
+    environment: { HOST_OPTIONS: config },
+  };
+  return runSuite(command, options, join(results, "check.log"));
+}
+
+// --- the report
+
+function summarise(results: SuiteResults, comparison: Comparison, reasons: Map<string, string>) {
+  const count = (status: Status): number =>
+    [...results.values()].filter((result) => result.status === status).length;
+  const line = (name: string): string => `  ${name}  ${results.get(name)?.detail ?? ""}`.trimEnd();
+  const list = (title: string, names: readonly string[]): string[] =>
+    names.length === 0 ? [] : [`${title} (${names.length}):`, ...names.map(line)];
+  const excluded = [...reasons].map(([name, reason]) => `  ${name}  ${reason}`);
+  return [
+    `${results.size} tests: ${count("pass")} pass, ${count("fail")} fail, ${count("notrun")} not run`,
+    ...list("Failures", comparison.newFailures),
+    ...list("Failures that the baseline has too", comparison.knownFailures),
+    ...list("Not run, although they pass in the baseline", comparison.newlyNotRun),
+    ...(excluded.length > 0 ? ["Excluded:", ...excluded] : []),
+  ].join("\n");
+}
+
+function checkInstallation({ suite, path, executable, bare }: ConformanceOptions): void {
+  if (process.getuid?.() !== 0) throw new Error(`${suite} must be run by root`);
+  const needed = suite === "pjdfstest" ? "tests" : "check";
+  if (!existsSync(join(path, needed)))
+    throw new Error(`there is no ${suite} in ${path}: ${join(path, needed)} is missing`);
+  if (!bare && !existsSync(executable))
+    throw new Error(`there is no ${executable}: build it by "npm run build"`);
+  if (suite === "pjdfstest" && spawnSync("prove", ["--version"]).status !== 0)
+    throw new Error("prove, which comes with Perl, can't be run");
+}
+
+/** Returns the exit code: 1 for failures that the baseline does not have. */
+async function main(options: ConformanceOptions): Promise<number> {
+  checkInstallation(options);
+  const reasons = exclusions(options);
+  const baseline =
+    options.baseline === undefined
+      ? undefined
+      : parseBaseline(options.suite, readFileSync(options.baseline, "utf8"));
+  if (options.dir !== undefined) mkdirSync(options.dir, { recursive: true });
+  const parent = resolve(options.dir ?? tmpdir());
+  held = { directory: mkdtempSync(join(parent, "fuse-backend-conformance-")), helper: false };
+  const kept = options.results === undefined;
+  const results = resolve(
+    options.results ?? mkdtempSync(join(tmpdir(), "fuse-backend-conformance-results-")),
+  );
+  mkdirSync(results, { recursive: true });
+
+  const run = options.suite === "pjdfstest" ? runPjdfstest : runXfstests;
+  const { text, timedOut } = await run(options, results);
+  const found = parsers[options.suite](text);
+  for (const name of timedOut) {
+    const detail = [`took more than ${options.timeoutSeconds} s`, found.get(name)?.detail ?? ""];
+    found.set(name, { status: "fail", detail: detail.filter((part) => part !== "").join("; ") });
+  }
+  const comparison = compare(found, baseline);
+  console.log(summarise(found, comparison, reasons));
+  if (options.json !== undefined) {
+    const report: Report = { suite: options.suite, results: Object.fromEntries(found) };
+    writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
+  }
+  const complete = isComplete(options.suite, text) && found.size > 0;
+  if (!complete) console.error("conformance: the suite did not come to its end");
+  const good = complete && comparison.newFailures.length === 0;
+  if (good && kept) rmSync(results, { recursive: true });
+  else console.error(`conformance: what the suite wrote is in ${results}`);
+  return good ? 0 : 1;
+}
+
+if (import.meta.main) {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.once(signal, () => {
+      putAway();
+      process.exit(130);
+    });
+  let code = 0;
+  try {
+    const options = parseConformanceArguments(process.argv.slice(2));
+    if (options === "help") console.log(HELP);
+    else code = await main(options);
+  } catch (error) {
+    console.error(`conformance: ${(error as Error).message}`);
+    code = error instanceof UsageError ? 2 : 1;
+  } finally {
+    putAway();
+  }
+  process.exit(code);
+}

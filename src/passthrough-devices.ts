@@ -1,0 +1,203 @@
+// The file systems that lie below the source, in memory that all workers share: which device an
+// inode is on, and whether inodes of that device can be opened by their kernel file handle.
+
+import {
+  AT_EMPTY_PATH,
+  AT_SYMLINK_NOFOLLOW,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_PATH,
+  O_RDONLY,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  STATX_MNT_ID,
+  stat,
+  statx,
+} from "./abi-linux.ts";
+import { ENFILE, EOPNOTSUPP } from "./errno.ts";
+import { DEVICES_MAX, FILE_HANDLE_MAX } from "./limits.ts";
+import { Lock } from "./lock.ts";
+import { cstring, smallMemory, type Memory } from "./memory.ts";
+import type { FileHandles } from "./passthrough-config.ts";
+import type { ProcFds } from "./passthrough-proc.ts";
+import type { SharedLayout } from "./shared-table.ts";
+import { i32, struct, u32, u64 } from "./struct.ts";
+import {
+  close,
+  name_to_handle_at,
+  open_by_handle_at,
+  openat,
+  statx as statxCall,
+} from "./syscall.ts";
+
+const devices_header = struct("devices_header", { lock: u32, count: u32 });
+const COUNT = devices_header.count >> 2;
+
+const device_record = struct("device_record", {
+  dev: u64,
+  /** With the mntid option; 0 otherwise. */
+  mount_id: u64,
+  /** For open_by_handle_at. */
+  mount_fd: i32,
+  /** Whether file handles can be had. */
+  has_handles: u32,
+});
+const DEV = device_record.dev >> 2;
+const MOUNT_ID = device_record.mount_id >> 2;
+const MOUNT_FD = device_record.mount_fd >> 2;
+const HAS_HANDLES = device_record.has_handles >> 2;
+const RECORD_WORDS = device_record.sizeof >> 2;
+
+const EMPTY = cstring("");
+const DOT = cstring(".");
+const mountId = smallMemory(8);
+
+/**
+ * Puts the struct file_handle of the file behind `fd` into `handle`; false if it has none, or too
+ * large a one.
+ */
+export function takeHandle(fd: number, handle: Memory): boolean {
+  const { address, bytes, i32: words } = handle;
+  bytes.fill(0);
+  words[0] = FILE_HANDLE_MAX;
+  return name_to_handle_at(fd, EMPTY.address, address, mountId.address, AT_EMPTY_PATH) === 0;
+}
+
+export interface DeviceAreas {
+  readonly header: number;
+  readonly records: number;
+}
+
+export interface DeviceOptions {
+  readonly fileHandles: FileHandles;
+  /** Whether two mounts of one file system count as two devices. */
+  readonly mntid: boolean;
+}
+
+export class DeviceTable {
+  readonly #words: Int32Array;
+  readonly #lock: Lock;
+  readonly #header: number;
+  readonly #records: number;
+  readonly #options: DeviceOptions;
+  readonly #proc: ProcFds;
+  readonly #handle = smallMemory(8 + FILE_HANDLE_MAX);
+  readonly #statx = smallMemory(statx.sizeof);
+  /** The one that was found last; most files lie on one. */
+  #last = 0;
+
+  static areas(layout: SharedLayout): DeviceAreas {
+    return {
+      header: layout.area("devices", devices_header.sizeof),
+      records: layout.area("device records", DEVICES_MAX * device_record.sizeof),
+    };
+  }
+
+  constructor(memory: Memory, areas: DeviceAreas, options: DeviceOptions, proc: ProcFds) {
+    this.#words = memory.i32;
+    this.#lock = new Lock(memory, areas.header + devices_header.lock);
+    this.#header = areas.header >> 2;
+    this.#records = areas.records >> 2;
+    this.#options = options;
+    this.#proc = proc;
+  }
+
+  #at(device: number): number {
+    return this.#records + device * RECORD_WORDS;
+  }
+
+  /** Whether inodes of the device can be opened by file handle. */
+  hasHandles(device: number): boolean {
+    return this.#words[this.#at(device) + HAS_HANDLES] !== 0;
+  }
+
+  /** A descriptor on the device, for open_by_handle_at(2); -1 if it has no file handles. */
+  mountFd(device: number): number {
+    return this.#words[this.#at(device) + MOUNT_FD]!;
+  }
+
+  /**
+   * The number of the device that `fd` lies on, whose struct stat is `from`. -errno: -ENFILE if
+   * there are too many, or why file handles can't be had if they must be.
+   */
+  find(fd: number, from: Memory): number {
+    const words = this.#words;
+    const low = from.i32[stat.st_dev >> 2]!;
+    const high = from.i32[(stat.st_dev >> 2) + 1]!;
+    let mountLow = 0;
+    let mountHigh = 0;
+    if (this.#options.mntid) {
+      const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+      const result = statxCall(fd, EMPTY.address, flags, STATX_MNT_ID, this.#statx.address);
+      if (result < 0) return result;
+      mountLow = this.#statx.i32[statx.stx_mnt_id >> 2]!;
+      mountHigh = this.#statx.i32[(statx.stx_mnt_id >> 2) + 1]!;
+    }
+    const last = this.#last;
+    if (
+      last < words[this.#header + COUNT]! &&
+      this.#is(this.#at(last), low, high, mountLow, mountHigh)
+    )
+      return last;
+    this.#lock.acquire();
+    const count = words[this.#header + COUNT]!;
+    let device = 0;
+    while (device < count && !this.#is(this.#at(device), low, high, mountLow, mountHigh)) device++;
+    if (device === count) {
+      const added = device < DEVICES_MAX ? this.#add(this.#at(device), fd, from) : -ENFILE;
+      if (added < 0) {
+        device = added;
+      } else {
+        const at = this.#at(device);
+        words[at + DEV] = low;
+        words[at + DEV + 1] = high;
+        words[at + MOUNT_ID] = mountLow;
+        words[at + MOUNT_ID + 1] = mountHigh;
+        words[this.#header + COUNT] = device + 1;
+      }
+    }
+    this.#lock.release();
+    if (device >= 0) this.#last = device;
+    return device;
+  }
+
+  #is(at: number, low: number, high: number, mountLow: number, mountHigh: number): boolean {
+    const words = this.#words;
+    return (
+      words[at + DEV] === low &&
+      words[at + DEV + 1] === high &&
+      words[at + MOUNT_ID] === mountLow &&
+      words[at + MOUNT_ID + 1] === mountHigh
+    );
+  }
+
+  /** Finds out whether the device of `fd` has file handles that can be opened. */
+  #add(at: number, fd: number, from: Memory): number {
+    const words = this.#words;
+    words[at + MOUNT_FD] = -1;
+    words[at + HAS_HANDLES] = 0;
+    if (this.#options.fileHandles === "never") return 0;
+    const type = from.i32[stat.st_mode >> 2]! & S_IFMT;
+    const flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+    let mountFd = -EOPNOTSUPP;
+    if (type === S_IFDIR) mountFd = openat(fd, DOT.address, flags | O_DIRECTORY, 0);
+    else if (type === S_IFREG) mountFd = this.#proc.open(fd, flags);
+    let result = mountFd;
+    if (mountFd >= 0) {
+      const path = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+      const taken = takeHandle(fd, this.#handle);
+      result = taken ? open_by_handle_at(mountFd, this.#handle.address, path) : -EOPNOTSUPP;
+      if (result >= 0) {
+        close(result);
+        words[at + MOUNT_FD] = mountFd;
+        words[at + HAS_HANDLES] = 1;
+        return 0;
+      }
+      close(mountFd);
+    }
+    return this.#options.fileHandles === "always" ? result : 0;
+  }
+}

@@ -1,0 +1,174 @@
+// A mount for tests: a private directory with the source and the mountpoint in it, and the daemon as a child
+// process. Whatever happens, the end is a hard kill, a lazy unmount and the removal of the directory.
+//
+// FUSE_BACKEND_DAEMON replaces the daemon by another, to see whether a test or the daemon is wrong:
+//   FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' bun test test/mount/posix.test.ts
+
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { resolve } from "node:path";
+import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
+import { cstring, smallMemory } from "../src/memory.ts";
+import { geteuid, ppoll, umount2 } from "../src/syscall.ts";
+
+export const EXECUTABLE = resolve(import.meta.dir, "../dist/fuse-backend");
+
+const MOUNT_TIMEOUT_MS = 10_000;
+const END_TIMEOUT_MS = 10_000;
+
+export interface MountSetup {
+  /** Options of `fuse-backend passthrough`, in addition to `-o allow_other,suid,dev`. */
+  readonly options?: readonly string[];
+  /** Serve this directory instead of a new one. It is not removed. */
+  readonly source?: string;
+}
+
+/** Why no test can mount here, or undefined if one can. */
+export const whyNoMounts: string | undefined =
+  geteuid() !== 0
+    ? "mounts with allow_other and other users' files need root"
+    : !existsSync("/dev/fuse")
+      ? "there is no /dev/fuse"
+      : undefined;
+if (whyNoMounts !== undefined) console.warn(`tests on mounts are skipped: ${whyNoMounts}`);
+
+export class Mount implements AsyncDisposable {
+  /** The private directory: whatever a test puts here goes away with it. */
+  readonly base: string;
+  readonly source: string;
+  readonly mountpoint: string;
+  readonly #options: readonly string[];
+  #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
+  #output = "";
+  #stopped = false;
+
+  private constructor(base: string, setup: MountSetup) {
+    this.base = base;
+    this.source = setup.source ?? `${base}/src`;
+    this.mountpoint = `${base}/mnt`;
+    this.#options = setup.options ?? [];
+  }
+
+  /** Mounts. The directory is removed again if that fails. */
+  static async start(setup: MountSetup = {}): Promise<Mount> {
+    const base = await mkdtemp("/tmp/fuse-backend-test-");
+    const mount = new Mount(base, setup);
+    try {
+      await chmod(base, 0o755); // Other users pass through.
+      await mkdir(mount.source, { recursive: true });
+      await mkdir(mount.mountpoint);
+      await mount.run();
+      return mount;
+    } catch (error) {
+      await mount[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Starts the daemon; also again, after `kill`. */
+  async run(): Promise<void> {
+    this.#stopped = false;
+    const daemon = Bun.spawn(this.#command(), { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+    this.#daemon = daemon;
+    for (const stream of [daemon.stdout, daemon.stderr]) void this.#collect(stream);
+    await this.#mounted(daemon);
+  }
+
+  /** What the daemon has written. */
+  get output(): string {
+    return this.#output;
+  }
+
+  get pid(): number {
+    return this.#daemon?.pid ?? -1;
+  }
+
+  /** Kills the daemon the hard way and takes the dead mount off. */
+  async kill(): Promise<void> {
+    this.#stopped = true;
+    const daemon = this.#daemon;
+    daemon?.kill("SIGKILL");
+    while (this.#isMounted() && umount2(cstring(this.mountpoint).address, DETACH) >= 0);
+    if (daemon !== undefined) await Promise.race([daemon.exited, Bun.sleep(END_TIMEOUT_MS)]);
+  }
+
+  /** Throws if the daemon has ended by itself: a crash that the test may not have noticed. */
+  check(): void {
+    const code = this.#daemon?.exitCode ?? this.#daemon?.signalCode;
+    if (!this.#stopped && code !== null)
+      throw new Error(`the daemon ended by itself with ${code}; it wrote:\n${this.#output}`);
+  }
+
+  /** Runs `work`; what the daemon wrote is shown if it fails. */
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      const value = await work();
+      this.check();
+      return value;
+    } catch (error) {
+      if (this.#output !== "") console.error(`the daemon wrote:\n${this.#output}`);
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    await rm(this.base, { recursive: true, force: true });
+  }
+
+  #command(): string[] {
+    const places: Record<string, string> = { "{src}": this.source, "{mnt}": this.mountpoint };
+    const other = process.env["FUSE_BACKEND_DAEMON"];
+    if (other !== undefined) return other.split(" ").map((word) => places[word] ?? word);
+    if (!existsSync(EXECUTABLE))
+      throw new Error(`${EXECUTABLE} is missing: build it with \`npm run build\``);
+    const options = ["-o", "allow_other,suid,dev", ...this.#options];
+    return [EXECUTABLE, "passthrough", ...options, this.source, this.mountpoint];
+  }
+
+  async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) this.#output += decoder.decode(chunk, { stream: true });
+  }
+
+  #isMounted(): boolean {
+    return readFileSync("/proc/self/mountinfo", "latin1").includes(` ${this.mountpoint} `);
+  }
+
+  /** Waits for the mount to appear: the kernel reports a change of the mounts as a priority event. */
+  async #mounted(daemon: Bun.Subprocess): Promise<void> {
+    const fd = openSync("/proc/self/mountinfo", "r");
+    const polled = smallMemory(pollfd.sizeof);
+    const patience = smallMemory(timespec.sizeof);
+    patience.view.setBigInt64(timespec.tv_nsec, 20_000_000n, true);
+    const deadline = performance.now() + MOUNT_TIMEOUT_MS;
+    try {
+      while (!this.#isMounted()) {
+        const { exitCode, signalCode } = daemon;
+        if (exitCode !== null || signalCode !== null || performance.now() > deadline) {
+          await Promise.race([daemon.exited, Bun.sleep(100)]);
+          const code = exitCode ?? signalCode ?? "nothing, it still runs";
+          throw new Error(`no mount at ${this.mountpoint}; exit code ${code}:\n${this.#output}`);
+        }
+        polled.i32[0] = fd;
+        polled.view.setUint16(pollfd.events, POLLPRI, true);
+        ppoll(polled.address, 1, patience.address, 0, 0);
+        await new Promise(setImmediate); // The daemon's end and its output are events.
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+const POLLPRI = 2;
+const DETACH = MNT_DETACH | UMOUNT_NOFOLLOW;
+
+/** A mount for the time of `work`. */
+export async function withMount<T>(
+  setup: MountSetup,
+  work: (mount: Mount) => Promise<T>,
+): Promise<T> {
+  await using mount = await Mount.start(setup);
+  return await mount.during(() => work(mount));
+}
