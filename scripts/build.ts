@@ -1,5 +1,5 @@
-// Builds dist/fuse-backend, one executable with the runtime in it, and runs it: a build can go wrong
-// without the bundler saying so.
+// Builds dist/fuse-backend, one executable with the runtime in it, and runs it: a build can go
+// wrong without the bundler saying so.
 
 import { mkdirSync, renameSync, rmSync } from "node:fs";
 import { resolve } from "node:path";
@@ -37,7 +37,8 @@ function expectRun(args: string[], exitCode: number, output: RegExp): void {
   const said = `${run.stdout}${run.stderr}`;
   if (run.exitCode !== exitCode || !output.test(said))
     throw new Error(
-      `${unproven} ${args.join(" ")} ended with ${run.exitCode ?? run.signalCode}, expected ${exitCode} and ${output}; it said:\n${said}`,
+      `${unproven} ${args.join(" ")} ended with ${run.exitCode ?? run.signalCode}, ` +
+        `expected ${exitCode} and ${output}; it said:\n${said}`,
     );
 }
 

@@ -78,8 +78,11 @@ const KEYWORDS: ReadonlyMap<string, Keyword> = new Map([
  * What is for mount(8), systemd and desktops and no business of a file system; default_permissions
  * always is.
  */
-const IGNORED =
-  /^(default-permissions|defaults|(no)?auto|(no)?users?|(no)?owner|(no)?group|[_-]netdev|nofail|user=.*|comment=.*|[xX]-.*)$/s;
+const IGNORED = new RegExp(
+  "^(default-permissions|defaults|(no)?(auto|users?|owner|group)|-netdev|nofail" +
+    "|(user|comment)=.*|[xX]-.*)$",
+  "s",
+);
 /**
  * What the kernel shows of a mount, and mount(8) passes on when it is mounted anew with other
  * flags.

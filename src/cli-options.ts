@@ -28,15 +28,15 @@ const PASSTHROUGH: readonly Option[] = [
     choices: CACHE_POLICIES,
     value: "POLICY",
     help:
-      "What the kernel keeps: nothing; names and attributes; also data until a changed file is opened again; " +
-      'or everything, for a SRC that nobody else changes. The default is "auto".',
+      "What the kernel keeps: nothing; names and attributes; also data until a changed file is " +
+      'opened again; or everything, for a SRC that nobody else changes. The default is "auto".',
   },
   {
     name: "attr-timeout",
     value: "SECONDS",
     help:
-      "How long attributes are valid. The default is 5, with cache=never 0, with cache=metadata and " +
-      "cache=always 86400.",
+      "How long attributes are valid. The default is 5, with cache=never 0, with cache=metadata " +
+      "and cache=always 86400.",
   },
   {
     name: "entry-timeout",
@@ -73,8 +73,8 @@ const PASSTHROUGH: readonly Option[] = [
     name: "opendir",
     on: true,
     help:
-      "Directories are used without OPENDIR and RELEASEDIR; needs cache=always or cache=metadata. " +
-      "The default is with.",
+      "Directories are used without OPENDIR and RELEASEDIR; needs cache=always or " +
+      "cache=metadata. The default is with.",
   },
   {
     name: "readdir",
@@ -85,16 +85,16 @@ const PASSTHROUGH: readonly Option[] = [
     name: "killpriv-v2",
     on: true,
     help:
-      "Set-user-id bits are cleared by a request of their own instead of together with the write. " +
-      "The default is together.",
+      "Set-user-id bits are cleared by a request of their own instead of together with the " +
+      "write. The default is together.",
   },
   {
     name: "inode-file-handles",
     choices: FILE_HANDLES,
     value: "WHEN",
     help:
-      "Know inodes by kernel file handles, so that a big tree needs few descriptors: where it can be done, " +
-      'or fail, or not at all. The default is "auto".',
+      "Know inodes by kernel file handles, so that a big tree needs few descriptors: where it " +
+      'can be done, or fail, or not at all. The default is "auto".',
   },
   {
     name: "seal-size",
@@ -133,8 +133,8 @@ const PASSTHROUGH: readonly Option[] = [
     name: "locks",
     on: true,
     help:
-      "Locks hold among the users of MNT only. The default is that they also hold against programs " +
-      "that use SRC itself.",
+      "Locks hold among the users of MNT only. The default is that they also hold against " +
+      "programs that use SRC itself.",
   },
 ];
 
@@ -155,8 +155,8 @@ const DAEMON: readonly Option[] = [
     name: "background",
     commandLineOnly: true,
     help:
-      "Return when the mount answers, and serve in the background. Log lines go on if standard error is a " +
-      "file, otherwise they end there. The default is to stay in the foreground.",
+      "Return when the mount answers, and serve in the background. Log lines go on if standard " +
+      "error is a file, otherwise they end there. The default is to stay in the foreground.",
   },
   {
     name: "pid-file",

@@ -145,7 +145,8 @@ function readValue(
     throw new UsageError(`${spelled} needs a value: ${option.value}`);
   if (!inline && value.startsWith("-"))
     throw new UsageError(
-      `${spelled} needs a value, and ${value} looks like an option; if it is meant, write ${spelled}=${value}`,
+      `${spelled} needs a value, and ${value} looks like an option; ` +
+        `if it is meant, write ${spelled}${spelled.startsWith("--") ? "=" : ""}${value}`,
     );
   return value;
 }

@@ -59,7 +59,8 @@ export function passthroughOptions(
   };
   if (mount.autoUnmount && mount.mountNamespacePid !== undefined)
     throw new UsageError(
-      "-o auto_unmount and --mount-namespace exclude each other: fusermount3 unmounts in our namespace only",
+      "-o auto_unmount and --mount-namespace exclude each other: " +
+        "a mount can only be watched in our own namespace",
     );
   const pidFile = given.text("pid-file");
   return {

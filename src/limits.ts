@@ -58,6 +58,10 @@ export const DESCRIPTORS_RELIEVED = 32;
 
 export const WORKERS_MAX = 64;
 
+/** How long a thread that also has an event loop waits for requests, and serves them, in one turn. */
+export const IDLE_TURN_MS = 10;
+export const BUSY_TURN_MS = 5;
+
 /** Log lines about malformed input, a minute. */
 export const LIMITED_LINES_PER_MINUTE = 20;
 

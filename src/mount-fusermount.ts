@@ -77,7 +77,8 @@ export function findFusermount(given: string | undefined): string {
   if (found !== null) return found;
   throw new MountError(
     given === undefined
-      ? `cannot find ${name}, which mounts for users who are not root: install fuse3, or give its path with --fusermount`
+      ? `cannot find ${name}, which mounts for users who are not root: ` +
+          "install fuse3, or give its path with --fusermount"
       : `cannot find ${name}, given with --fusermount, or it is not executable`,
   );
 }
@@ -91,8 +92,8 @@ function helperFailure(helper: string, mountpoint: string, error: number, said: 
   const what = `cannot mount on ${mountpoint} with ${helper}`;
   // It ends what it says with a newline, and begins with its own name.
   const reason = said.trim().replace(/^\S*fusermount3?: /, "");
-  if (reason === "")
-    return `${what}: ${error === -EPERM ? "it ended without sending a descriptor" : errnoMessage(error)}`;
+  if (reason === "" && error === -EPERM) return `${what}: it ended without sending a descriptor`;
+  if (reason === "") return `${what}: ${errnoMessage(error)}`;
   const advice = /fuse device not found|failed to open \/dev\/fuse/.test(reason)
     ? "; users need read and write permission on /dev/fuse"
     : "";

@@ -41,6 +41,31 @@ export interface MountOptions {
   readonly replace: boolean;
 }
 
+/** Options of a mount at `mountpoint`, with defaults as fuse users know them. */
+export function mountOptions(
+  mountpoint: string,
+  given: Partial<Omit<MountOptions, "mountpoint">> = {},
+): MountOptions {
+  return {
+    mountpoint,
+    fsname: "fuse-backend",
+    subtype: "fuse-backend",
+    allowOther: false,
+    autoUnmount: false,
+    readOnly: false,
+    suid: false,
+    dev: false,
+    exec: true,
+    noatime: false,
+    maxRead: 0,
+    extraFlags: 0,
+    fusermount: undefined,
+    mountNamespacePid: undefined,
+    replace: false,
+    ...given,
+  };
+}
+
 /** Something that a person has to put right before there can be a mount. */
 export class MountError extends Error {
   override name = "MountError";
@@ -82,7 +107,8 @@ const HELPER_FLAGS = MS_SYNCHRONOUS | MS_DIRSYNC | MS_RELATIME;
 export function helperOptions(options: MountOptions): string[] {
   if ((options.extraFlags & ~HELPER_FLAGS) !== 0)
     throw new MountError(
-      "fusermount3 cannot set nodiratime, strictatime or nosymfollow: leave them out, or mount as root",
+      "fusermount3 cannot set nodiratime, strictatime or nosymfollow: " +
+        "leave them out, or mount as root",
     );
   const list = [
     options.readOnly ? "ro" : "rw",

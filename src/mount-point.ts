@@ -150,7 +150,8 @@ export function prepareSource(path: string): Place {
     throw new MountError(`cannot serve ${path}: it is not a directory`);
   if (found.kind === "dead")
     throw new MountError(
-      `cannot serve ${path}: it is a dead FUSE mount (${found.entry.type}); clean it up with: umount -l ${path}`,
+      `cannot serve ${path}: it is a dead FUSE mount (${found.entry.type}); ` +
+        `clean it up with: umount -l ${path}`,
     );
   return locate(path);
 }

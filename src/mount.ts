@@ -70,9 +70,13 @@ export function prepareMount(source: string, options: MountOptions): string {
   return prepareMountpoint(options, prepareSource(source));
 }
 
-function prepareMountpoint(options: MountOptions, source: Place): string {
+/**
+ * Makes the mount point ready as `prepareMount` does. `source` is the directory that will be served, if
+ * it is one.
+ */
+export function prepareMountpoint(options: MountOptions, source?: Place): string {
   const place = locate(options.mountpoint);
-  refuseNesting(source, place);
+  if (source !== undefined) refuseNesting(source, place);
   let found = inspectMountpoint(place.path);
   while (found.kind === "dead" && options.replace) {
     const error = unmount(place.path, "lazy", options.fusermount);
@@ -85,8 +89,9 @@ function prepareMountpoint(options: MountOptions, source: Place): string {
     throw new MountError(`cannot mount on ${place.path}: it is not a directory`);
   if (found.kind === "dead")
     throw new MountError(
-      `cannot mount on ${place.path}: a dead mount is there (${found.entry.type} of ${found.entry.source}, ` +
-        `whose daemon is gone); give --replace (or -o replace) to clean it up, or do it with: umount -l ${place.path}`,
+      `cannot mount on ${place.path}: a dead mount is there ` +
+        `(${found.entry.type} of ${found.entry.source}, whose daemon is gone); give --replace ` +
+        `(or -o replace) to clean it up, or do it with: umount -l ${place.path}`,
     );
   if (
     found.kind === "live" &&
@@ -94,7 +99,8 @@ function prepareMountpoint(options: MountOptions, source: Place): string {
     found.entry.source === options.fsname
   )
     throw new MountError(
-      `cannot mount on ${place.path}: ${options.fsname} is already mounted there; unmount it first with: umount ${place.path}`,
+      `cannot mount on ${place.path}: ${options.fsname} is already mounted there; ` +
+        `unmount it first with: umount ${place.path}`,
     );
   return place.path;
 }
@@ -104,8 +110,8 @@ function refuseNesting(source: Place, mountpoint: Place): void {
   const [outer, inner] = isInside(mountpoint, source) ? [source, mountpoint] : [mountpoint, source];
   const relation = isInside(outer, inner) ? "is the same directory as" : "lies inside";
   throw new MountError(
-    `cannot mount ${source.given} on ${mountpoint.given}: ${inner.path} ${relation} ${outer.path}; ` +
-      "choose a mount point outside of the source",
+    `cannot mount ${source.given} on ${mountpoint.given}: ` +
+      `${inner.path} ${relation} ${outer.path}; choose a mount point outside of the source`,
   );
 }
 

@@ -169,38 +169,54 @@ export function cloneDevice(device: number): number {
   return fd;
 }
 
-/** Serves requests until the mount is gone. */
-export function serve(
-  device: number,
-  fs: FileSystem,
-  connection: Connection,
-  options: ServerOptions,
-): void {
-  const { request, reply } = makeBuffers();
-  const server = new Server(fs, connection, request, reply, device, options);
-  for (;;) {
+/** What `Channel.serveOne` did. */
+export const SERVED = 0;
+/** There was no request; only if the descriptor does not block. */
+export const IDLE = 1;
+/** The mount is gone. */
+export const GONE = 2;
+
+/** One descriptor of /dev/fuse, with a server behind it. */
+export class Channel {
+  readonly #device: number;
+  readonly #server: Server;
+
+  constructor(device: number, fs: FileSystem, connection: Connection, options: ServerOptions = {}) {
+    const { request, reply } = makeBuffers();
+    this.#device = device;
+    this.#server = new Server(fs, connection, request, reply, device, options);
+  }
+
+  /** Reads a request, has it handled, and writes the reply. */
+  serveOne(): number {
+    const device = this.#device;
+    const { request, reply } = this.#server;
     const length = read(device, request.address, READ_SIZE);
     if (length < 0) {
       // ENOENT: the request was interrupted before it could be read.
-      if (length === -EINTR || length === -EAGAIN || length === -ENOENT) continue;
-      if (length === -ENODEV || length === -ENOTCONN) return;
+      if (length === -EINTR || length === -ENOENT) return SERVED;
+      if (length === -EAGAIN) return IDLE;
+      if (length === -ENODEV || length === -ENOTCONN) return GONE;
       throw new Error(`cannot read from /dev/fuse: ${errnoMessage(length)}`);
     }
-    const replyLength = server.handle(length);
-    if (replyLength === 0) continue;
-    const written = write(device, reply.address, replyLength);
-    if (written < 0) afterFailedReply(server, device, written);
+    const replyLength = this.#server.handle(length);
+    if (replyLength > 0) {
+      const written = write(device, reply.address, replyLength);
+      if (written < 0) this.#afterFailedReply(written);
+    }
+    return SERVED;
   }
-}
 
-/**
- * ENOENT: the caller is gone, and nobody waits. EINVAL and the like: our reply was wrong, and is a
- * bug.
- */
-function afterFailedReply(server: Server, device: number, result: number): void {
-  if (result === -ENOENT || result === -ENODEV || result === -EINTR) return;
-  const { request, reply } = server;
-  log.error(`the kernel refuses the reply to ${server.describe()}: ${errnoMessage(result)}`);
-  const length = reply.end(request.uniqueLow, request.uniqueHigh, -EINVAL);
-  write(device, reply.address, length);
+  /**
+   * ENOENT: the caller is gone, and nobody waits. EINVAL and the like: our reply was wrong, and is a
+   * bug.
+   */
+  #afterFailedReply(result: number): void {
+    if (result === -ENOENT || result === -ENODEV || result === -EINTR) return;
+    const server = this.#server;
+    const { request, reply } = server;
+    log.error(`the kernel refuses the reply to ${server.describe()}: ${errnoMessage(result)}`);
+    const length = reply.end(request.uniqueLow, request.uniqueHigh, -EIO);
+    write(this.#device, reply.address, length);
+  }
 }

@@ -17,7 +17,7 @@ import {
 } from "./mount.ts";
 import type { Place } from "./mount-point.ts";
 import { PassthroughFs, type PassthroughShare } from "./passthrough.ts";
-import { serve } from "./session.ts";
+import { Channel, GONE } from "./session.ts";
 import { close, openat, syncfs } from "./syscall.ts";
 
 /** What a worker is told. */
@@ -93,8 +93,9 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   const memory = new Memory(task.memory.address, task.memory.size);
   const fs = new PassthroughFs(memory, task.share, () => say({ type: "locks" }));
   const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
+  const channel = new Channel(task.device, fs, task.connection, { tracer });
   say({ type: "ready" });
-  serve(task.device, fs, task.connection, { tracer });
+  while (channel.serveOne() !== GONE);
   say({ type: "ended" });
 }
 

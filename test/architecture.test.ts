@@ -18,7 +18,7 @@ const LAYERS: readonly (readonly RegExp[])[] = [
   [/^main$/],
   [/^cli(-.+)?$/],
   [/^index$/],
-  [/^daemon$/],
+  [/^(daemon|mounted)$/],
   [/^worker$/],
   [/^overlay(-.+)?$/],
   [/^passthrough(-.+)?$/],

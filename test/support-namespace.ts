@@ -1,5 +1,5 @@
-// A mount namespace for tests, with a directory of its own. What is mounted in it disturbs nobody and is gone
-// with its last process; users may use /dev/fuse in it, which some systems keep for root.
+// A mount namespace for tests, with a directory of its own. What is mounted in it disturbs nobody
+// and is gone with its last process; users may use /dev/fuse in it, which some keep for root.
 
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { chmod, chown, mkdir, mkdtemp, rm } from "node:fs/promises";
@@ -19,7 +19,9 @@ const POLLPRI = 2;
 // Mounts of others that are copied into it would outlive their unmounting.
 const SETUP = `
 set -e
-awk '$3 ~ /^fuse\\./ { print $2 }' /proc/self/mounts | while read -r mounted; do umount -l "$mounted"; done
+awk '$3 ~ /^fuse\\./ { print $2 }' /proc/self/mounts | while read -r mounted; do
+  umount -l "$mounted"
+done
 mkdir "$1/dev"
 mount -t tmpfs -o mode=755 tests "$1/dev"
 mknod -m 666 "$1/dev/fuse" c 10 229
@@ -98,7 +100,7 @@ export class Namespace implements AsyncDisposable {
     );
   }
 
-  /** Waits until as many mounts are there. The kernel reports a change of the mounts as a priority event. */
+  /** Waits until as many mounts are there. The kernel reports a change as a priority event. */
   async waitForMounts(count: number): Promise<MountEntry[]> {
     const fd = openSync(`/proc/${this.pid}/mountinfo`, "r");
     const polled = smallMemory(pollfd.sizeof);

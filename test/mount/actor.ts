@@ -47,8 +47,8 @@ export class Actor extends LineProcess {
   }
 }
 
-/** Serves requests from standard input until it ends. */
-function serve(): void {
+/** Answers the requests that come from standard input, in the process of the script, until it ends. */
+export function serve<Request>(answer: (request: Request) => unknown): void {
   process.on("SIGUSR1", () => {});
   calls.interruptBy(SIGUSR1);
   const input = map(1 << 20);
@@ -57,27 +57,25 @@ function serve(): void {
   for (;;) {
     const length = sys.read(0, input.address, input.size);
     if (length <= 0) return;
-    const lines = (rest + decoder.decode(input.bytes.subarray(0, length), { stream: true })).split(
-      "\n",
-    );
+    const text = rest + decoder.decode(input.bytes.subarray(0, length), { stream: true });
+    const lines = text.split("\n");
     rest = lines.pop() ?? "";
-    for (const line of lines) answer(line);
+    for (const line of lines) {
+      let reply: unknown;
+      try {
+        reply = answer(JSON.parse(line) as Request) ?? null;
+      } catch (error) {
+        reply = failure(error);
+      }
+      writeLine(JSON.stringify(reply));
+    }
   }
-}
-
-function answer(line: string): void {
-  let text: string;
-  try {
-    const [name, ...args] = JSON.parse(line) as [Call, ...never[]];
-    const call = calls[name] as (...args: never[]) => unknown;
-    text = JSON.stringify(call(...args) ?? null);
-  } catch (error) {
-    text = JSON.stringify(failure(error));
-  }
-  writeLine(text);
 }
 
 if (import.meta.main) {
-  serve();
+  serve(([name, ...args]: [Call, ...never[]]) => {
+    const call = calls[name] as (...args: never[]) => unknown;
+    return call(...args);
+  });
   process.exit(0);
 }

@@ -1,0 +1,51 @@
+// Runs the differential test for as long as you like: random operations on a plain directory and on a mount
+// must give the same results. Needs root and dist/fuse-backend.
+//
+//   bun scripts/differential.ts                       ten rounds of 1000 operations, with each set of options
+//   bun scripts/differential.ts --rounds 1000 --operations 5000
+//   bun scripts/differential.ts --seed 42 --rounds 1 --options '--cache never'     replay one round
+//   bun scripts/differential.ts --replay FILE         a JSON list of operations, as a failure prints it
+//
+// FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' tests another daemon.
+
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { CONFIGURATIONS, DifferentialTest } from "../test/mount/differential.ts";
+import type { Operation } from "../test/mount/differential-operations.ts";
+
+const { values } = parseArgs({
+  options: {
+    operations: { type: "string", default: "1000" },
+    options: { type: "string" },
+    replay: { type: "string" },
+    rounds: { type: "string", default: "10" },
+    seed: { type: "string", default: String(Date.now() % 1e9) },
+  },
+});
+
+const given = values.options?.split(" ").filter((option) => option !== "");
+const configurations = given === undefined ? CONFIGURATIONS : [given];
+
+async function rounds(test: DifferentialTest, options: readonly string[]): Promise<void> {
+  const [first, count] = [Number(values.seed), Number(values.rounds)];
+  for (let seed = first; seed < first + count; seed++)
+    await test.round({ options, seed, operations: Number(values.operations) });
+  console.log(`${count} rounds from seed ${first}: no difference with ${JSON.stringify(options)}`);
+}
+
+async function replay(test: DifferentialTest, file: string): Promise<void> {
+  const operations = JSON.parse(readFileSync(file, "utf8")) as Operation[];
+  const difference = await test.run(operations);
+  console.log(difference === undefined ? "no difference" : test.explain(difference));
+  if (difference !== undefined) process.exitCode = 1;
+}
+
+for (const options of configurations) {
+  await using test = await DifferentialTest.start(options);
+  try {
+    await (values.replay === undefined ? rounds(test, options) : replay(test, values.replay));
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,96 @@
+// Mounting a file system of one's own: an object whose methods the kernel's requests call, on the thread
+// that mounts it. For the directories of this machine there is the daemon, which uses several threads.
+
+import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, pollfd, timespec } from "./abi-linux.ts";
+import { errnoMessage } from "./errno.ts";
+import type { FileSystem } from "./filesystem.ts";
+import { BUSY_TURN_MS, IDLE_TURN_MS } from "./limits.ts";
+import { smallMemory } from "./memory.ts";
+import { mount, prepareMountpoint, unmount } from "./mount.ts";
+import { mountOptions, MountError, type MountOptions } from "./mount-options.ts";
+import { Notifier } from "./notify.ts";
+import type { ServerOptions } from "./server.ts";
+import { Channel, GONE, handshake, IDLE } from "./session.ts";
+import { close, fcntl, ppoll } from "./syscall.ts";
+
+export interface MountedOptions extends ServerOptions, Partial<Omit<MountOptions, "mountpoint">> {
+  /** Seconds after which the kernel gives up on an unanswered request. The default is 0, never. */
+  readonly requestTimeout?: number;
+}
+
+/** A mount of this process. */
+export class Mounted {
+  readonly mountpoint: string;
+  /** Tells the kernel what has changed without its doing. */
+  readonly notifier: Notifier;
+  /** Resolves when the mount is gone, by `unmount` or by umount(8); rejects if serving it failed. */
+  readonly closed: Promise<void>;
+  readonly #fusermount: string | undefined;
+
+  constructor(
+    mountpoint: string,
+    notifier: Notifier,
+    closed: Promise<void>,
+    fusermount: string | undefined,
+  ) {
+    this.mountpoint = mountpoint;
+    this.notifier = notifier;
+    this.closed = closed;
+    this.#fusermount = fusermount;
+  }
+
+  /**
+   * Unmounts, out of sight at once and for good when the last user is gone; then `closed` resolves. Throws
+   * MountError.
+   */
+  unmount(): void {
+    const result = unmount(this.mountpoint, "lazy", this.#fusermount);
+    if (result < 0)
+      throw new MountError(`cannot unmount ${this.mountpoint}: ${errnoMessage(result)}`);
+  }
+}
+
+/**
+ * Mounts `fs` on `mountpoint`, and serves it on the calling thread between the turns of its event loop. Methods
+ * of `fs` must not use the mount themselves, nor may the thread in calls that wait (node:fs's …Sync):
+ * nobody would answer. Throws MountError.
+ */
+export function mountFileSystem(
+  fs: FileSystem,
+  mountpoint: string,
+  options: MountedOptions = {},
+): Mounted {
+  const { metrics, tracer, requestTimeout = 0, ...given } = options;
+  const settings = mountOptions(mountpoint, given);
+  const place = prepareMountpoint(settings);
+  const device = mount({ ...settings, mountpoint: place });
+  try {
+    const connection = handshake(device, fs, { requestTimeout });
+    const channel = new Channel(device, fs, connection, { metrics, tracer });
+    const closed = pump(device, channel).finally(() => close(device));
+    return new Mounted(place, new Notifier(device), closed, settings.fusermount);
+  } catch (error) {
+    unmount(place, "lazy", settings.fusermount);
+    throw error;
+  }
+}
+
+/** Serves until the mount is gone, and lets the event loop have its turns. */
+async function pump(device: number, channel: Channel): Promise<void> {
+  fcntl(device, F_SETFL, fcntl(device, F_GETFL, 0) | O_NONBLOCK);
+  const poll = smallMemory(pollfd.sizeof);
+  poll.view.setInt32(pollfd.fd, device, true);
+  poll.view.setUint16(pollfd.events, POLLIN, true);
+  const timeout = smallMemory(timespec.sizeof);
+  timeout.view.setUint32(timespec.tv_nsec, IDLE_TURN_MS * 1e6, true);
+  for (;;) {
+    const until = performance.now() + BUSY_TURN_MS;
+    let state: number;
+    do state = channel.serveOne();
+    while (state !== IDLE && state !== GONE && performance.now() < until);
+    if (state === GONE) return;
+    // A signal ends the wait, so that its handler runs at once.
+    if (state === IDLE) ppoll(poll.address, 1, timeout.address, 0, 0);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}

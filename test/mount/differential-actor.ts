@@ -1,0 +1,103 @@
+// The process that does the operations of the differential test, as root or as an ordinary user, and takes
+// snapshots of whole trees.
+
+import * as abi from "../../src/abi-linux.ts";
+import { serve } from "./actor.ts";
+import * as c from "./calls.ts";
+import { exactly, performOperation, World, type Operation } from "./differential-operations.ts";
+import { answered, LineProcess } from "./line-process.ts";
+import { alice, STAFF } from "./posix-place.ts";
+
+type Request =
+  | { readonly start: string; readonly isRoot: boolean }
+  | { readonly operation: Operation }
+  | { readonly snapshot: string };
+
+export class DifferentialActor extends LineProcess {
+  constructor(name: string) {
+    super(new URL(import.meta.url), name);
+  }
+
+  /** Forgets everything, and works in `directory` from now on. */
+  async start(directory: string, isRoot: boolean): Promise<void> {
+    await this.#ask({ start: directory, isRoot });
+  }
+  async perform(operation: Operation): Promise<unknown> {
+    return await this.#ask({ operation });
+  }
+  /** Everything that can be seen of the tree at `directory`. */
+  async snapshot(directory: string): Promise<Record<string, unknown>> {
+    return await this.#ask({ snapshot: directory });
+  }
+
+  async #ask<T>(request: Request): Promise<T> {
+    return answered(await this.request(request));
+  }
+}
+
+/** The kind of everything below `path`, its attributes, contents and extended attributes, by its name. */
+function snapshot(path: string): Record<string, unknown> {
+  const fd = c.open(path, abi.O_RDONLY | abi.O_DIRECTORY);
+  if (fd >= 0) {
+    c.syncfs(fd);
+    c.close(fd);
+  }
+  const all: Record<string, unknown> = {};
+  const firstNames = new Map<string, string>();
+  const walk = (name: string): void => {
+    const here = `${path}${name}`;
+    const found = c.lstat(here);
+    if (typeof found === "number") {
+      all[name] = found;
+      return;
+    }
+    const { mode, nlink, uid, gid, rdev, size, mtime, ino } = found;
+    const first = firstNames.get(ino) ?? name;
+    firstNames.set(ino, first);
+    const attributes = {
+      mode: mode.toString(8),
+      nlink,
+      uid,
+      gid,
+      rdev,
+      size,
+      mtime: exactly(mtime),
+    };
+    all[name] = { first, ...attributes, contents: contents(here, mode), xattrs: xattrs(here) };
+    if ((mode & abi.S_IFMT) !== abi.S_IFDIR) return;
+    const names = c.list(here);
+    if (typeof names === "number") all[`${name}/`] = names;
+    else for (const child of names) walk(`${name}/${child}`);
+  };
+  walk("");
+  return all;
+}
+
+function contents(path: string, mode: number): unknown {
+  if ((mode & abi.S_IFMT) === abi.S_IFLNK) return c.readlink(path);
+  if ((mode & abi.S_IFMT) !== abi.S_IFREG) return null;
+  const fd = c.open(path, abi.O_RDONLY);
+  const data = c.pread(fd, 1 << 20, 0);
+  c.close(fd);
+  return data;
+}
+
+function xattrs(path: string): unknown {
+  const names = c.llistxattr(path);
+  return typeof names === "number" ? names : names.map((name) => [name, c.lgetxattr(path, name)]);
+}
+
+if (import.meta.main) {
+  let world = new World("/nowhere");
+  serve((request: Request) => {
+    if ("operation" in request) return performOperation(world, request.operation);
+    if ("snapshot" in request) return snapshot(request.snapshot);
+    c.closeAll();
+    c.become({ uid: 0, gid: 0 });
+    c.umask(0o022);
+    world = new World(request.start);
+    if (!request.isRoot) c.become({ ...alice, groups: [STAFF] });
+    return null;
+  });
+  process.exit(0);
+}

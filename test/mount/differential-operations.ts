@@ -1,0 +1,431 @@
+// The operations of the differential test. Each is one row of the table: how often it comes, how its
+// arguments are chosen, and what it does. Operations are plain data: lists of a process, a name and arguments.
+//
+// An operation names files by paths below the directory under test, and open files by slots of the process
+// that does it. Any operation can be left out of a sequence: a slot that was not filled is just EBADF.
+
+import * as abi from "../../src/abi-linux.ts";
+import * as c from "./calls.ts";
+import { acl, ACL_ACCESS, ACL_DEFAULT, alice, bob, pattern, STAFF } from "./posix-place.ts";
+import type { Random } from "./random.ts";
+
+export type Operation = readonly [process: number, name: string, ...args: unknown[]];
+
+/** What a sequence may contain, where the truth depends on more than the sequence. */
+export interface Profile {
+  /**
+   * SEEK_DATA and SEEK_HOLE, and no fallocate that allocates: what ext4 says of allocated but unwritten
+   * blocks depends on what happens to be in its cache.
+   */
+  readonly holes: boolean;
+  /** The kernel collects writes: the source knows them only after fsync. */
+  readonly writeback: boolean;
+}
+
+const PATHS = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/b", "f/d"];
+const SLOTS = 5;
+const SIZES = [0, 1, 100, 511, 4096, 4097, 8192, 20_000];
+const MODES = [0o600, 0o644, 0o666, 0o755, 0o777, 0o700, 0o400, 0o4755, 0o2775, 0o6711, 0o1777, 0];
+const XATTRS = ["user.a", "user.b", "trusted.a", "security.a"];
+const ACLS = [
+  acl(["owner", 7], ["owningGroup", 5], ["other", 5]),
+  acl(["owner", 7], ["user", 7, alice.uid], ["owningGroup", 5], ["mask", 7], ["other", 0]),
+  acl(["owner", 6], ["owningGroup", 4], ["group", 7, STAFF], ["mask", 5], ["other", 4]),
+];
+const COMMANDS = [c.F_SETLK, abi.F_OFD_SETLK];
+const LOCKS = [abi.F_RDLCK, abi.F_WRLCK, abi.F_UNLCK];
+const TARGETS = ["a", "d", "d/a", "../a", "e/a", "nowhere", "x".repeat(300), "loop"];
+
+/** Where and by whom operations are done, and what they touch. */
+export class World {
+  readonly root: string;
+  readonly #slots = new Map<number, number>();
+  readonly #touched: { name: string; look: () => c.Stat | number; before: c.Stat | number }[] = [];
+
+  constructor(root: string) {
+    this.root = root;
+  }
+
+  /** The file at a path. It and its directory are looked at before the operation and after it. */
+  at(path: string): string {
+    const full = `${this.root}/${path}`;
+    this.#touch(path, () => c.lstat(full));
+    const parent = full.slice(0, full.lastIndexOf("/"));
+    this.#touch(`${path}/..`, () => c.lstat(parent));
+    return full;
+  }
+
+  /** The descriptor in a slot, or -1. */
+  fd(slot: number): number {
+    const fd = this.#slots.get(slot) ?? -1;
+    this.#touch(`slot ${slot}`, () => c.fstat(fd));
+    return fd;
+  }
+
+  /** Puts what was opened into a slot. */
+  fill(slot: number, fd: number): number {
+    this.empty(slot);
+    if (fd >= 0) this.#slots.set(slot, fd);
+    return Math.min(fd, 0);
+  }
+
+  empty(slot: number): number {
+    const fd = this.#slots.get(slot) ?? -1;
+    this.#slots.delete(slot);
+    return c.close(fd);
+  }
+
+  /** What the operation has done to the files that it touched. */
+  seen(): Record<string, unknown> {
+    return Object.fromEntries(
+      this.#touched.splice(0).map(({ name, look, before }) => [name, describe(look(), before)]),
+    );
+  }
+
+  #touch(name: string, look: () => c.Stat | number): void {
+    this.#touched.push({ name, look, before: look() });
+  }
+}
+
+/** A time as it is, if somebody has set it; the clock's own time differs from run to run. */
+export function exactly([seconds, nanoseconds]: c.Time): string {
+  const isNow = Math.abs(seconds - Date.now() / 1000) < 1e6;
+  return isNow ? "now" : `${seconds}.${nanoseconds}`;
+}
+
+function describe(after: c.Stat | number, before: c.Stat | number): unknown {
+  if (typeof after === "number") return after;
+  const { mode, nlink, uid, gid, rdev, size, mtime } = after;
+  const differs = (name: "ctime" | "mtime"): boolean | "another file" =>
+    typeof before === "number" || before.ino !== after.ino
+      ? "another file"
+      : before[name].join() !== after[name].join();
+  const times = { mtime: exactly(mtime), changed: [differs("mtime"), differs("ctime")] };
+  return { mode: mode.toString(8), nlink, uid, gid, rdev, size, times };
+}
+
+interface Row {
+  readonly weight: number;
+  readonly make: (random: Random, profile: Profile) => readonly unknown[];
+  readonly run: (world: World, args: readonly unknown[]) => unknown;
+}
+
+function row<const Args extends readonly unknown[]>(
+  weight: number,
+  make: (random: Random, profile: Profile) => Args,
+  run: (world: World, ...args: Args) => unknown,
+): Row {
+  return { weight, make, run: (world, args) => run(world, ...(args as unknown as Args)) };
+}
+
+const path = (random: Random): string => random.pick(PATHS);
+const slot = (random: Random): number => random.below(SLOTS);
+const onPath = (random: Random): [string] => [path(random)];
+const onSlot = (random: Random): [number] => [slot(random)];
+const offset = (random: Random): number =>
+  random.chance(50) ? random.below(40_000) : random.below(30) * 4096;
+
+function openFlags(random: Random): number {
+  const { O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_NOFOLLOW, O_DIRECTORY, O_DIRECT } = abi;
+  // A FIFO must not block.
+  let flags = random.pick([abi.O_RDONLY, abi.O_WRONLY, abi.O_RDWR, abi.O_RDWR]) | abi.O_NONBLOCK;
+  if (random.chance(60)) flags |= O_CREAT;
+  const some: [number, number][] = [
+    [8, O_EXCL],
+    [15, O_TRUNC],
+    [15, O_APPEND],
+    [4, O_NOFOLLOW],
+    [4, O_DIRECTORY],
+    [5, O_DIRECT],
+    [2, abi.O_PATH],
+  ];
+  for (const [percent, flag] of some) if (random.chance(percent)) flags |= flag;
+  return random.chance(4) ? abi.O_TMPFILE | abi.O_RDWR : flags;
+}
+
+function time(random: Random): c.Time {
+  if (random.chance(20)) return random.pick([c.NOW, c.OMIT]);
+  return [random.pick([0, 5, -7, 1e9, 3e9, 8e9]) + random.below(100), random.below(1e9)];
+}
+
+/** Maps at most what the file has: beyond is SIGBUS. */
+function mappable(fd: number, at: number, length: number): number {
+  const found = c.fstat(fd);
+  return typeof found === "number" ? 1 : Math.max(0, Math.min(length, found.size - at));
+}
+
+function list(fd: number, directory: string): unknown {
+  const entries = fd < 0 ? fd : c.getAllDents(fd);
+  if (typeof entries === "number") return entries;
+  return entries
+    .map(({ name, ino, type }) => {
+      const found = c.lstat(`${directory}/${name}`);
+      // The parent of the directory under test is another on both sides.
+      const same = name === ".." || typeof found === "number" ? "" : found.ino === ino;
+      return `${name} ${type} ${same}`;
+    })
+    .sort();
+}
+
+const lock = (random: Random): c.LockRange => ({
+  type: random.pick(LOCKS),
+  start: random.below(10) * 10,
+  length: random.below(4) * 10,
+});
+
+const { FALLOC_FL_KEEP_SIZE: KEEP, FALLOC_FL_PUNCH_HOLE: PUNCH, FALLOC_FL_ZERO_RANGE: ZERO } = abi;
+
+const table: Record<string, Row> = {
+  open: row(
+    14,
+    (r) => [slot(r), path(r), openFlags(r), r.pick(MODES)],
+    (w, s, p, flags, mode) => w.fill(s, c.open(w.at(p), flags, mode)),
+  ),
+  close: row(4, onSlot, (w, s) => w.empty(s)),
+  read: row(
+    4,
+    (r) => [slot(r), r.pick(SIZES)],
+    (w, s, size) => c.read(w.fd(s), size),
+  ),
+  pread: row(
+    6,
+    (r) => [slot(r), r.pick(SIZES), offset(r)],
+    (w, s, size, at) => c.pread(w.fd(s), size, at),
+  ),
+  write: row(
+    6,
+    (r) => [slot(r), r.pick(SIZES), r.below(1000)],
+    (w, s, size, seed) => c.write(w.fd(s), pattern(size, seed)),
+  ),
+  pwrite: row(
+    8,
+    (r) => [slot(r), r.pick(SIZES), r.below(1000), offset(r)],
+    (w, s, size, seed, at) => c.pwrite(w.fd(s), pattern(size, seed), at),
+  ),
+  lseek: row(
+    3,
+    (r, { holes }) => [
+      slot(r),
+      offset(r) - 100,
+      r.pick(holes ? [0, 1, 2, abi.SEEK_DATA, abi.SEEK_HOLE] : [0, 1, 2]),
+    ],
+    (w, s, at, whence) => c.lseek(w.fd(s), at, whence),
+  ),
+  truncate: row(
+    3,
+    (r) => [path(r), offset(r)],
+    (w, p, size) => c.truncate(w.at(p), size),
+  ),
+  ftruncate: row(
+    4,
+    (r) => [slot(r), offset(r)],
+    (w, s, size) => c.ftruncate(w.fd(s), size),
+  ),
+  fallocate: row(
+    3,
+    (r, { holes }) => [
+      slot(r),
+      holes ? KEEP | PUNCH : r.pick([0, KEEP, KEEP | PUNCH, ZERO, ZERO | KEEP]),
+      offset(r),
+      r.pick(SIZES),
+    ],
+    (w, s, mode, at, size) => c.fallocate(w.fd(s), mode, at, size),
+  ),
+  copyFileRange: row(
+    3,
+    (r) => [slot(r), offset(r), slot(r), offset(r), r.pick(SIZES)],
+    (w, from, start, to, at, size) => c.copyFileRange(w.fd(from), start, w.fd(to), at, size),
+  ),
+  mmapRead: row(
+    2,
+    (r) => [slot(r), r.below(5) * 4096, r.pick(SIZES)],
+    (w, s, at, size) => c.mmapRead(w.fd(s), at, mappable(w.fd(s), at, size)),
+  ),
+  mmapWrite: row(
+    3,
+    (r) => [slot(r), r.below(5) * 4096, r.pick(SIZES), r.below(1000), r.chance(20)],
+    (w, s, at, size, seed, isPrivate) => {
+      const fd = w.fd(s);
+      const room = mappable(fd, at, size);
+      return room === 0 ? "no room" : c.mmapWrite(fd, at, pattern(room, seed), { isPrivate });
+    },
+  ),
+  fsync: row(2, onSlot, (w, s) => c.fsync(w.fd(s))),
+  fdatasync: row(1, onSlot, (w, s) => c.fdatasync(w.fd(s))),
+  rename: row(
+    8,
+    (r) => [path(r), path(r), r.pick([0, 0, 0, 1, 2, 4, 5])],
+    (w, from, to, flags) => c.rename(w.at(from), w.at(to), flags),
+  ),
+  link: row(
+    4,
+    (r) => [path(r), path(r), r.pick([0, abi.AT_SYMLINK_FOLLOW])],
+    (w, from, to, flags) => c.link(w.at(from), w.at(to), flags),
+  ),
+  linkSlot: row(
+    2,
+    (r) => [slot(r), path(r)],
+    (w, s, to) => c.link(`/proc/self/fd/${w.fd(s)}`, w.at(to), abi.AT_SYMLINK_FOLLOW),
+  ),
+  unlink: row(6, onPath, (w, p) => c.unlink(w.at(p))),
+  rmdir: row(4, onPath, (w, p) => c.rmdir(w.at(p))),
+  mkdir: row(
+    8,
+    (r) => [path(r), r.pick(MODES)],
+    (w, p, mode) => c.mkdir(w.at(p), mode),
+  ),
+  symlink: row(
+    4,
+    (r) => [r.pick(TARGETS), path(r)],
+    (w, to, p) => c.symlink(to, w.at(p)),
+  ),
+  readlink: row(2, onPath, (w, p) => c.readlink(w.at(p))),
+  mknod: row(
+    3,
+    (r) => [
+      path(r),
+      r.pick([0, abi.S_IFREG, abi.S_IFIFO, abi.S_IFSOCK, abi.S_IFCHR]),
+      r.pick(MODES),
+    ],
+    // The device is /dev/null.
+    (w, p, type, mode) => c.mknod(w.at(p), type | mode, type === abi.S_IFCHR ? 0x103 : 0),
+  ),
+  chmod: row(
+    4,
+    (r) => [path(r), r.pick(MODES)],
+    (w, p, mode) => c.chmod(w.at(p), mode),
+  ),
+  fchmod: row(
+    2,
+    (r) => [slot(r), r.pick(MODES)],
+    (w, s, mode) => c.fchmod(w.fd(s), mode),
+  ),
+  chown: row(
+    4,
+    (r) => [path(r), r.pick([-1, 0, alice.uid, bob.uid]), r.pick([-1, 0, alice.gid, STAFF])],
+    (w, p, uid, gid) => c.chown(w.at(p), uid, gid),
+  ),
+  lchown: row(
+    1,
+    (r) => [path(r), r.pick([-1, 0, alice.uid]), r.pick([-1, 0, alice.gid])],
+    (w, p, uid, gid) => c.lchown(w.at(p), uid, gid),
+  ),
+  utimens: row(
+    4,
+    (r) => [path(r), time(r), time(r), r.pick([0, abi.AT_SYMLINK_NOFOLLOW])],
+    (w, p, atime, mtime, flags) => c.utimens(w.at(p), [atime, mtime], flags),
+  ),
+  futimens: row(
+    2,
+    (r) => [slot(r), time(r), time(r)],
+    (w, s, atime, mtime) => c.futimens(w.fd(s), [atime, mtime]),
+  ),
+  setxattr: row(
+    4,
+    (r) => [path(r), r.pick(XATTRS), r.below(300), r.pick([0, 0, 1, 2])],
+    (w, p, name, size, flags) => c.setxattr(w.at(p), name, pattern(size), flags),
+  ),
+  lsetxattr: row(
+    1,
+    (r) => [path(r), r.pick(XATTRS)],
+    (w, p, name) => c.lsetxattr(w.at(p), name, "value"),
+  ),
+  fsetxattr: row(
+    1,
+    (r) => [slot(r), r.pick(XATTRS)],
+    (w, s, name) => c.fsetxattr(w.fd(s), name, "by slot"),
+  ),
+  getxattr: row(
+    3,
+    (r) => [path(r), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT]), r.pick([65_536, 10])],
+    (w, p, name, size) => c.getxattr(w.at(p), name, size),
+  ),
+  fgetxattr: row(
+    1,
+    (r) => [slot(r), r.pick([...XATTRS, ACL_ACCESS])],
+    (w, s, name) => c.fgetxattr(w.fd(s), name),
+  ),
+  listxattr: row(2, onPath, (w, p) => c.listxattr(w.at(p))),
+  llistxattr: row(1, onPath, (w, p) => c.llistxattr(w.at(p))),
+  removexattr: row(
+    2,
+    (r) => [path(r), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT])],
+    (w, p, name) => c.removexattr(w.at(p), name),
+  ),
+  setAcl: row(
+    3,
+    (r) => [path(r), r.pick([ACL_ACCESS, ACL_DEFAULT]), r.below(ACLS.length)],
+    (w, p, name, index) => c.setxattr(w.at(p), name, ACLS[index] ?? ""),
+  ),
+  list: row(4, onPath, (w, p) => {
+    const fd = c.open(w.at(p), abi.O_RDONLY | abi.O_DIRECTORY);
+    const found = list(fd, `${w.root}/${p}`);
+    c.close(fd);
+    return found;
+  }),
+  listSlot: row(2, onSlot, (w, s) => {
+    const fd = w.fd(s);
+    c.lseek(fd, 0, abi.SEEK_SET);
+    return list(fd, `/proc/self/fd/${fd}`);
+  }),
+  stat: row(3, onPath, (w, p) => typeof c.stat(w.at(p))),
+  access: row(
+    2,
+    (r) => [path(r), r.below(8)],
+    (w, p, how) => c.access(w.at(p), how),
+  ),
+  contents: row(3, onPath, (w, p) => {
+    const fd = c.open(w.at(p), abi.O_RDONLY | abi.O_NONBLOCK);
+    const data = c.pread(fd, 1 << 20, 0);
+    if (fd >= 0) c.close(fd);
+    return fd < 0 ? fd : data;
+  }),
+  setLock: row(
+    4,
+    (r) => [slot(r), r.pick(COMMANDS), lock(r)],
+    (w, s, command, range) => c.setLock(w.fd(s), command, range),
+  ),
+  getLock: row(
+    2,
+    (r) => [slot(r), lock(r)],
+    (w, s, range) => {
+      const found = c.getLock(w.fd(s), c.F_GETLK, { ...range, type: abi.F_WRLCK });
+      return typeof found === "number" ? found : [found.type, found.start, found.length];
+    },
+  ),
+  flock: row(
+    2,
+    (r) => [slot(r), r.pick([abi.LOCK_SH, abi.LOCK_EX, abi.LOCK_UN]) | abi.LOCK_NB],
+    (w, s, operation) => c.flock(w.fd(s), operation),
+  ),
+  umask: row(
+    1,
+    (r) => [r.pick([0, 0o002, 0o022, 0o077])],
+    (_, mask) => c.umask(mask),
+  ),
+};
+
+const bag = Object.entries(table).flatMap(([name, { weight }]) => Array<string>(weight).fill(name));
+
+/** `count` operations of two processes. */
+export function makeOperations(random: Random, count: number, profile: Profile): Operation[] {
+  const operations: Operation[] = [];
+  while (operations.length < count) {
+    const process = random.below(2);
+    const name = random.pick(bag);
+    const args = table[name]?.make(random, profile) ?? [];
+    const [first, , whence] = args;
+    if (profile.writeback && name === "lseek" && Number(whence) >= abi.SEEK_DATA)
+      operations.push([process, "fsync", first]);
+    operations.push([process, name, ...args]);
+  }
+  return operations;
+}
+
+/** Does an operation in this process: its result, and what became of the files it touched. */
+export function performOperation(world: World, [, name, ...args]: Operation): unknown {
+  const operation = table[name];
+  if (operation === undefined) throw new Error(`there is no operation "${name}"`);
+  const result = operation.run(world, args);
+  return { result, seen: world.seen() };
+}

@@ -1,0 +1,228 @@
+// The differential test: the same random operations, by root and by an ordinary user in lock-step, on a
+// plain directory and on a mount. Both must give the same results and the same files; checkpoints compare the
+// whole trees, also with the source behind the mount.
+//
+// A sequence that fails is made as short as possible by leaving operations out.
+
+import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { errnoName } from "../../src/errno.ts";
+import { Mount } from "../support-mount.ts";
+import { DifferentialActor } from "./differential-actor.ts";
+import { makeOperations, type Operation, type Profile } from "./differential-operations.ts";
+import { Random } from "./random.ts";
+
+export interface DifferentialSetup {
+  /** Options of the daemon. */
+  readonly options: readonly string[];
+  readonly seed: number;
+  /** How many operations a round has. */
+  readonly operations: number;
+}
+
+/** The options that the test is run with, unless told otherwise. */
+export const CONFIGURATIONS: readonly (readonly string[])[] = [
+  [],
+  ["--cache", "never", "--workers", "1"],
+  ["--cache", "metadata"],
+  ["--cache", "always", "--workers", "4"],
+  ["--no-kernel-passthrough"],
+  ["--inode-file-handles", "never"],
+  ["--cache", "always", "--writeback"],
+];
+
+const CHECKPOINT_INTERVAL = 100;
+const SHRINK_TIME_MS = 40_000;
+const USERS = [0, 1];
+
+/** The first difference between the two sides. */
+export interface Difference {
+  /** How many operations had been done, the one that differed included. */
+  readonly after: number;
+  readonly what: string;
+  readonly bare: unknown;
+  readonly mounted: unknown;
+}
+
+export class DifferentialFailure extends Error {
+  override name = "DifferentialFailure";
+}
+
+/** The actors and directories of both sides. */
+export class DifferentialTest implements AsyncDisposable {
+  readonly #bare: string;
+  readonly #options: readonly string[];
+  #mount: Mount;
+  #actors: DifferentialActor[] = [];
+  #trial = 0;
+
+  private constructor(bare: string, mount: Mount, options: readonly string[]) {
+    this.#bare = bare;
+    this.#mount = mount;
+    this.#options = options;
+  }
+
+  static async start(options: readonly string[]): Promise<DifferentialTest> {
+    const bare = await mkdtemp("/tmp/fuse-backend-bare-");
+    await chmod(bare, 0o755); // Other users pass through.
+    return new DifferentialTest(bare, await Mount.start({ options }), options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const actor of this.#actors) actor.kill();
+    await this.#mount[Symbol.asyncDispose]();
+    await rm(this.#bare, { recursive: true, force: true });
+  }
+
+  get #profile(): { writeback: boolean } {
+    return { writeback: this.#options.includes("--writeback") };
+  }
+
+  /** One round of random operations. Throws DifferentialFailure with a short sequence that fails. */
+  async round(setup: DifferentialSetup): Promise<void> {
+    const profile: Profile = { ...this.#profile, holes: setup.seed % 2 === 0 };
+    const operations = makeOperations(new Random(setup.seed), setup.operations, profile);
+    const difference = await this.run(operations);
+    if (difference === undefined) return;
+    const short = await this.#shrink(operations.slice(0, difference.after));
+    const shown = (await this.run(short)) ?? difference;
+    throw new DifferentialFailure(
+      [
+        `seed ${setup.seed} with ${setup.operations} operations and options`,
+        `${JSON.stringify(setup.options)} differs after ${difference.after} operations.`,
+        `\nAs short as it gets:\n[\n${short.map((each) => JSON.stringify(each)).join(",\n")}\n]`,
+        `\n${this.explain(shown)}`,
+      ].join(" "),
+    );
+  }
+
+  /** What differs, for a reader: with the names of errors, and without what is equal. */
+  explain({ what, bare, mounted }: Difference): string {
+    const lines = [`Different: ${what}`];
+    const compare = (path: string, a: unknown, b: unknown): void => {
+      if (Bun.deepEquals(a, b)) return;
+      if (isObject(a) && isObject(b))
+        for (const key of Object.keys({ ...a, ...b })) compare(`${path}.${key}`, a[key], b[key]);
+      else lines.push(`  ${path}: bare ${shown(a)}, mounted ${shown(b)}`);
+    };
+    compare("", bare, mounted);
+    return `${lines.join("\n")}\nThe daemon wrote:\n${this.#mount.output}`;
+  }
+
+  /** Does the operations in new directories on both sides. */
+  async run(operations: readonly Operation[]): Promise<Difference | undefined> {
+    await this.#prepare();
+    const name = `trial-${this.#trial++}`;
+    const [bare, source] = [`${this.#bare}/${name}`, `${this.#mount.source}/${name}`];
+    const mounted = `${this.#mount.mountpoint}/${name}`;
+    for (const directory of [bare, source]) {
+      await mkdir(directory);
+      await chmod(directory, 0o777);
+    }
+    for (const user of USERS) {
+      await this.#actor(0, user).start(bare, user === 0);
+      await this.#actor(1, user).start(mounted, user === 0);
+    }
+    try {
+      return await this.#steps(operations, { bare, mounted, source });
+    } catch (error) {
+      // A process that hangs, or dies with its mount.
+      const what = error instanceof Error ? error.message : String(error);
+      return { after: operations.length, what, bare: undefined, mounted: undefined };
+    }
+  }
+
+  async #steps(
+    operations: readonly Operation[],
+    places: { bare: string; mounted: string; source: string },
+  ): Promise<Difference | undefined> {
+    const { writeback } = this.#profile;
+    for (const [index, operation] of operations.entries()) {
+      const [user, name] = operation;
+      const [bare, mounted] = (
+        await Promise.all([
+          this.#actor(0, user).perform(operation),
+          this.#actor(1, user).perform(operation),
+        ])
+      ).map((outcome) => (writeback ? withoutTimes(outcome) : outcome));
+      const after = index + 1;
+      if (!Bun.deepEquals(bare, mounted))
+        return { after, what: `operation ${after}, ${name}`, bare, mounted };
+      if (after % CHECKPOINT_INTERVAL === 0 || after === operations.length) {
+        const difference = await this.#compareTrees(places, after);
+        if (difference !== undefined) return difference;
+      }
+    }
+    return undefined;
+  }
+
+  async #compareTrees(
+    { bare, mounted, source }: { bare: string; mounted: string; source: string },
+    after: number,
+  ): Promise<Difference | undefined> {
+    const trees = await Promise.all([
+      this.#actor(0, 0).snapshot(bare),
+      this.#actor(1, 0).snapshot(mounted),
+    ]);
+    trees.push(await this.#actor(0, 0).snapshot(source));
+    const [expected = {}, shown = {}, behind = {}] = this.#profile.writeback
+      ? trees.map(withoutTimes)
+      : trees;
+    for (const [tree, what] of [
+      [shown, "the mount's tree"],
+      [behind, "the source's tree"],
+    ] as const)
+      for (const name of Object.keys({ ...expected, ...tree }))
+        if (!Bun.deepEquals(expected[name], tree[name]))
+          return { after, what: `"${name}" in ${what}`, bare: expected[name], mounted: tree[name] };
+    return undefined;
+  }
+
+  /** Leaves operations out as long as what is left still fails. */
+  async #shrink(operations: readonly Operation[]): Promise<readonly Operation[]> {
+    const deadline = performance.now() + SHRINK_TIME_MS;
+    let shortest = operations;
+    for (let size = Math.ceil(operations.length / 2); size >= 1; size = Math.floor(size / 2))
+      for (let end = shortest.length; end > 0 && performance.now() < deadline; end -= size) {
+        const fewer = shortest.toSpliced(Math.max(0, end - size), Math.min(size, end));
+        const difference = await this.run(fewer);
+        if (difference !== undefined) shortest = fewer.slice(0, difference.after);
+        end = Math.min(end, shortest.length + size);
+      }
+    return shortest;
+  }
+
+  /** Replaces what did not survive the run before. */
+  async #prepare(): Promise<void> {
+    try {
+      this.#mount.check();
+    } catch {
+      await this.#mount.kill();
+      await this.#mount.run();
+    }
+    this.#actors = this.#actors.filter(({ alive }) => alive);
+    if (this.#actors.length === 2 * USERS.length) return;
+    for (const actor of this.#actors) actor.kill();
+    this.#actors = ["bare", "mounted"].flatMap((side) =>
+      ["root", "user"].map((user) => new DifferentialActor(`the ${side} side's ${user}`)),
+    );
+  }
+
+  #actor(side: 0 | 1, user: number): DifferentialActor {
+    const actor = this.#actors[side * USERS.length + user];
+    if (actor === undefined) throw new Error("the actors are not there");
+    return actor;
+  }
+}
+
+/** With writeback the kernel keeps times itself, to the clock tick. */
+function withoutTimes<T>(value: T): T {
+  const isTime = (key: string): boolean => key === "times" || key === "mtime";
+  return JSON.parse(
+    JSON.stringify(value, (key, part: unknown) => (isTime(key) ? undefined : part)),
+  ) as T;
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null;
+const shown = (value: unknown): string =>
+  typeof value === "number" && value < 0 ? errnoName(value) : JSON.stringify(value);
