@@ -13,7 +13,7 @@ import {
   type MountOptions,
   type NamespaceMount,
 } from "./mount.ts";
-import { locate } from "./mount-point.ts";
+import { prepareSource } from "./mount-point.ts";
 import {
   PassthroughFs,
   sharePassthrough,
@@ -125,7 +125,7 @@ class Daemon {
 
   async #mountInNamespace(): Promise<number> {
     const device = openDevice();
-    const source = locate(this.#source);
+    const source = prepareSource(this.#source);
     const { mount: options } = this.#options;
     const message = await ask({ role: "mount", options, source, device });
     if (message.type !== "mounted") throw new Error(reasonOf(message));

@@ -42,6 +42,7 @@ export const EPROTO = 71;
 export const EOVERFLOW = 75;
 export const ENOTSOCK = 88;
 export const EOPNOTSUPP = 95;
+export const ECONNABORTED = 103;
 export const ENOTCONN = 107;
 export const ETIMEDOUT = 110;
 export const ESTALE = 116;
@@ -89,6 +90,7 @@ const table: Record<number, readonly [name: string, message: string]> = {
   [EOVERFLOW]: ["EOVERFLOW", "value too large"],
   [ENOTSOCK]: ["ENOTSOCK", "not a socket"],
   [EOPNOTSUPP]: ["EOPNOTSUPP", "operation not supported"],
+  [ECONNABORTED]: ["ECONNABORTED", "connection aborted"],
   [ENOTCONN]: ["ENOTCONN", "transport endpoint is not connected"],
   [ETIMEDOUT]: ["ETIMEDOUT", "timed out"],
   [ESTALE]: ["ESTALE", "stale file handle"],

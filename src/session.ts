@@ -24,7 +24,17 @@ import {
   fuse_init_out,
 } from "./abi-fuse.ts";
 import { AT_FDCWD, O_CLOEXEC, O_RDWR } from "./abi-linux.ts";
-import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT, ENOTCONN, EPROTO, errnoMessage } from "./errno.ts";
+import {
+  EAGAIN,
+  ECONNABORTED,
+  EINTR,
+  EIO,
+  ENODEV,
+  ENOENT,
+  ENOTCONN,
+  EPROTO,
+  errnoMessage,
+} from "./errno.ts";
 import type { Connection, FileSystem, Wishes } from "./filesystem.ts";
 import {
   CONGESTION_THRESHOLD,
@@ -196,7 +206,8 @@ export class Channel {
       // ENOENT: the request was interrupted before it could be read.
       if (length === -EINTR || length === -ENOENT) return SERVED;
       if (length === -EAGAIN) return IDLE;
-      if (length === -ENODEV || length === -ENOTCONN) return GONE;
+      // ECONNABORTED: somebody aborted the connection, with FUSE_ABORT_ERROR negotiated.
+      if (length === -ENODEV || length === -ENOTCONN || length === -ECONNABORTED) return GONE;
       throw new Error(`cannot read from /dev/fuse: ${errnoMessage(length)}`);
     }
     const replyLength = this.#server.handle(length);

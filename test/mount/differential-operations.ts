@@ -22,10 +22,12 @@ export interface Profile {
   readonly writeback: boolean;
 }
 
-const PATHS = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/b", "f/d"];
-const SLOTS = 5;
+// Where operations look for files and for directories; now and then each finds the other there.
+const FILES = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
+const DIRECTORIES = ["d", "d/e", "f", "f/d"];
+const SLOTS = 3;
 const SIZES = [0, 1, 100, 511, 4096, 4097, 8192, 20_000];
-const MODES = [0o600, 0o644, 0o666, 0o755, 0o777, 0o700, 0o400, 0o4755, 0o2775, 0o6711, 0o1777, 0];
+const MODES = [0o600, 0o644, 0o666, 0o777, 0o777, 0o777, 0o400, 0o4755, 0o2775, 0o6777, 0o1777, 0];
 const XATTRS = ["user.a", "user.b", "trusted.a", "security.a"];
 const ACLS = [
   acl(["owner", 7], ["owningGroup", 5], ["other", 5]),
@@ -62,11 +64,12 @@ export class World {
     return fd;
   }
 
-  /** Puts what was opened into a slot. */
+  /** Puts what was opened into a slot, and closes what was there. */
   fill(slot: number, fd: number): number {
+    if (fd < 0) return fd;
     this.empty(slot);
-    if (fd >= 0) this.#slots.set(slot, fd);
-    return Math.min(fd, 0);
+    this.#slots.set(slot, fd);
+    return 0;
   }
 
   empty(slot: number): number {
@@ -118,9 +121,19 @@ function row<const Args extends readonly unknown[]>(
   return { weight, make, run: (world, args) => run(world, ...(args as unknown as Args)) };
 }
 
-const path = (random: Random): string => random.pick(PATHS);
+const filePath = (random: Random): string => random.pick(random.chance(88) ? FILES : DIRECTORIES);
+const directoryPath = (random: Random): string =>
+  random.pick(random.chance(88) ? DIRECTORIES : FILES);
+const path = (random: Random): string => random.pick([...FILES, ...DIRECTORIES]);
 const slot = (random: Random): number => random.below(SLOTS);
+/** Two files, or two directories, or anything. */
+const twoPaths = (random: Random): [string, string] => {
+  const choose = random.pick([filePath, filePath, directoryPath, path]);
+  return [choose(random), choose(random)];
+};
 const onPath = (random: Random): [string] => [path(random)];
+const onFile = (random: Random): [string] => [filePath(random)];
+const onDirectory = (random: Random): [string] => [directoryPath(random)];
 const onSlot = (random: Random): [number] => [slot(random)];
 const offset = (random: Random): number =>
   random.chance(50) ? random.below(40_000) : random.below(30) * 4096;
@@ -128,8 +141,9 @@ const offset = (random: Random): number =>
 function openFlags(random: Random): number {
   const { O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_NOFOLLOW, O_DIRECTORY, O_DIRECT } = abi;
   // A FIFO must not block.
-  let flags = random.pick([abi.O_RDONLY, abi.O_WRONLY, abi.O_RDWR, abi.O_RDWR]) | abi.O_NONBLOCK;
-  if (random.chance(60)) flags |= O_CREAT;
+  let flags =
+    random.pick([abi.O_RDONLY, abi.O_WRONLY, abi.O_RDWR, abi.O_RDWR, abi.O_RDWR]) | abi.O_NONBLOCK;
+  if (random.chance(75)) flags |= O_CREAT;
   const some: [number, number][] = [
     [8, O_EXCL],
     [15, O_TRUNC],
@@ -178,7 +192,7 @@ const { FALLOC_FL_KEEP_SIZE: KEEP, FALLOC_FL_PUNCH_HOLE: PUNCH, FALLOC_FL_ZERO_R
 const table: Record<string, Row> = {
   open: row(
     14,
-    (r) => [slot(r), path(r), openFlags(r), r.pick(MODES)],
+    (r) => [slot(r), filePath(r), openFlags(r), r.pick(MODES)],
     (w, s, p, flags, mode) => w.fill(s, c.open(w.at(p), flags, mode)),
   ),
   close: row(4, onSlot, (w, s) => w.empty(s)),
@@ -213,7 +227,7 @@ const table: Record<string, Row> = {
   ),
   truncate: row(
     3,
-    (r) => [path(r), offset(r)],
+    (r) => [filePath(r), offset(r)],
     (w, p, size) => c.truncate(w.at(p), size),
   ),
   ftruncate: row(
@@ -254,12 +268,12 @@ const table: Record<string, Row> = {
   fdatasync: row(1, onSlot, (w, s) => c.fdatasync(w.fd(s))),
   rename: row(
     8,
-    (r) => [path(r), path(r), r.pick([0, 0, 0, 1, 2, 4, 5])],
+    (r) => [...twoPaths(r), r.pick([0, 0, 0, 1, 2, 4, 5])],
     (w, from, to, flags) => c.rename(w.at(from), w.at(to), flags),
   ),
   link: row(
     4,
-    (r) => [path(r), path(r), r.pick([0, abi.AT_SYMLINK_FOLLOW])],
+    (r) => [filePath(r), filePath(r), r.pick([0, abi.AT_SYMLINK_FOLLOW])],
     (w, from, to, flags) => c.link(w.at(from), w.at(to), flags),
   ),
   linkSlot: row(
@@ -267,23 +281,23 @@ const table: Record<string, Row> = {
     (r) => [slot(r), path(r)],
     (w, s, to) => c.link(`/proc/self/fd/${w.fd(s)}`, w.at(to), abi.AT_SYMLINK_FOLLOW),
   ),
-  unlink: row(6, onPath, (w, p) => c.unlink(w.at(p))),
-  rmdir: row(4, onPath, (w, p) => c.rmdir(w.at(p))),
+  unlink: row(4, onFile, (w, p) => c.unlink(w.at(p))),
+  rmdir: row(2, onDirectory, (w, p) => c.rmdir(w.at(p))),
   mkdir: row(
-    8,
-    (r) => [path(r), r.pick(MODES)],
+    6,
+    (r) => [directoryPath(r), r.pick(MODES)],
     (w, p, mode) => c.mkdir(w.at(p), mode),
   ),
   symlink: row(
-    4,
-    (r) => [r.pick(TARGETS), path(r)],
+    3,
+    (r) => [r.pick(TARGETS), filePath(r)],
     (w, to, p) => c.symlink(to, w.at(p)),
   ),
   readlink: row(2, onPath, (w, p) => c.readlink(w.at(p))),
   mknod: row(
-    3,
+    2,
     (r) => [
-      path(r),
+      filePath(r),
       r.pick([0, abi.S_IFREG, abi.S_IFIFO, abi.S_IFSOCK, abi.S_IFCHR]),
       r.pick(MODES),
     ],
@@ -357,7 +371,7 @@ const table: Record<string, Row> = {
     (r) => [path(r), r.pick([ACL_ACCESS, ACL_DEFAULT]), r.below(ACLS.length)],
     (w, p, name, index) => c.setxattr(w.at(p), name, ACLS[index] ?? ""),
   ),
-  list: row(4, onPath, (w, p) => {
+  list: row(4, onDirectory, (w, p) => {
     const fd = c.open(w.at(p), abi.O_RDONLY | abi.O_DIRECTORY);
     const found = list(fd, `${w.root}/${p}`);
     c.close(fd);
@@ -374,7 +388,7 @@ const table: Record<string, Row> = {
     (r) => [path(r), r.below(8)],
     (w, p, how) => c.access(w.at(p), how),
   ),
-  contents: row(3, onPath, (w, p) => {
+  contents: row(3, onFile, (w, p) => {
     const fd = c.open(w.at(p), abi.O_RDONLY | abi.O_NONBLOCK);
     const data = c.pread(fd, 1 << 20, 0);
     if (fd >= 0) c.close(fd);
@@ -409,7 +423,12 @@ const bag = Object.entries(table).flatMap(([name, { weight }]) => Array<string>(
 
 /** `count` operations of two processes. */
 export function makeOperations(random: Random, count: number, profile: Profile): Operation[] {
-  const operations: Operation[] = [];
+  const operations: Operation[] = DIRECTORIES.map((name) => [
+    random.below(2),
+    "mkdir",
+    name,
+    0o777,
+  ]);
   while (operations.length < count) {
     const process = random.below(2);
     const name = random.pick(bag);

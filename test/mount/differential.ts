@@ -111,11 +111,12 @@ export class DifferentialTest implements AsyncDisposable {
   /** Does the operations in new directories on both sides. */
   async run(operations: readonly Operation[]): Promise<Difference | undefined> {
     await this.#prepare();
-    const name = `trial-${this.#trial++}`;
+    // One directory more, for the links that lead upwards.
+    const name = `trial-${this.#trial++}/root`;
     const [bare, source] = [`${this.#bare}/${name}`, `${this.#mount.source}/${name}`];
     const mounted = `${this.#mount.mountpoint}/${name}`;
     for (const directory of [bare, source]) {
-      await mkdir(directory);
+      await mkdir(directory, { recursive: true });
       await chmod(directory, 0o777);
     }
     for (const user of USERS) {
