@@ -3,7 +3,7 @@
 //
 //   bun scripts/differential.ts                       ten rounds of 1000 operations, with each set of options
 //   bun scripts/differential.ts --rounds 1000 --operations 5000
-//   bun scripts/differential.ts --seed 42 --rounds 1 --options '--cache never'     replay one round
+//   bun scripts/differential.ts --seed 42 --rounds 1 --options='--cache never'     replay one round
 //   bun scripts/differential.ts --replay FILE         a JSON list of operations, as a failure prints it
 //
 // FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' tests another daemon.

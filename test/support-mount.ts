@@ -3,6 +3,7 @@
 //
 // FUSE_BACKEND_DAEMON replaces the daemon by another, to see whether a test or the daemon is wrong:
 //   FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' bun test test/mount/posix.test.ts
+//   FUSE_BACKEND_DAEMON='/old/fuse-backend passthrough {options} {src} {mnt}' bun test test/mount
 
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
@@ -117,13 +118,16 @@ export class Mount implements AsyncDisposable {
   }
 
   #command(): string[] {
-    const places: Record<string, string> = { "{src}": this.source, "{mnt}": this.mountpoint };
     const other = process.env["FUSE_BACKEND_DAEMON"];
-    if (other !== undefined) return other.split(" ").map((word) => places[word] ?? word);
-    if (!existsSync(EXECUTABLE))
+    if (other === undefined && !existsSync(EXECUTABLE))
       throw new Error(`${EXECUTABLE} is missing: build it with \`npm run build\``);
-    const options = ["-o", "allow_other,suid,dev", ...this.#options];
-    return [EXECUTABLE, "passthrough", ...options, this.source, this.mountpoint];
+    const places: Record<string, readonly string[]> = {
+      "{options}": ["-o", "allow_other,suid,dev", ...this.#options],
+      "{src}": [this.source],
+      "{mnt}": [this.mountpoint],
+    };
+    const command = other ?? `${EXECUTABLE} passthrough {options} {src} {mnt}`;
+    return command.split(" ").flatMap((word) => places[word] ?? [word]);
   }
 
   async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {

@@ -385,11 +385,11 @@ export const lockCases: Cases = {
         workers.map(async (worker) => {
           const fd = await worker.call("open", at("counter"), O_RDWR);
           for (let round = 0; round < 34; round++) {
-            await worker.call("setLock", fd, F_SETLKW, whole(F_WRLCK));
+            c.must(await worker.call("setLock", fd, F_SETLKW, whole(F_WRLCK)));
             const count = Number(await worker.call("pread", fd, 8, 0));
             await delay(0); // Another's turn, if the lock did not hold.
             await worker.call("pwrite", fd, String(count + 1).padEnd(8), 0);
-            await worker.call("setLock", fd, F_SETLK, whole(F_UNLCK));
+            c.must(await worker.call("setLock", fd, F_SETLK, whole(F_UNLCK)));
           }
         }),
       );
