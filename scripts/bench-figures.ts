@@ -1,6 +1,6 @@
-// What scripts/bench.ts measures. A scenario is what is done on one target in one go: it yields one figure or
-// several, each measured only if wanted, and cleans up behind itself. The rounds call the scenarios target by
-// target, so that all targets do the same under the same conditions.
+// What scripts/bench.ts measures. A scenario is what is done on one target in one go: it yields one
+// figure or several, each measured only if wanted, and cleans up behind itself. The rounds call the
+// scenarios target by target, so that all targets do the same under the same conditions.
 
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync, linkSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
@@ -267,7 +267,8 @@ function fio(mode: FioMode, jobs: number, state: "cold" | "warm"): Scenario {
   return {
     group: "fio",
     figures: [name],
-    // The files are the same everywhere: where a file lies on the disk makes a difference when it is cold.
+    // The files are the same everywhere: where a file lies on the disk makes a difference when it
+    // is cold.
     async setUp(bench, target) {
       for (let index = 0; index < FIO_JOBS; index++) {
         const file = `data.${index}`;
@@ -301,7 +302,9 @@ function fioScenarios(): Scenario[] {
 
 // --- trees: what people do with them
 
-/** Runs a program to its end. Throws what it wrote, if it ends with a code that is not in `codes`. */
+/**
+ * Runs a program to its end. Throws what it wrote, if it ends with a code that is not in `codes`.
+ */
 async function command(
   program: string,
   parameters: readonly string[],

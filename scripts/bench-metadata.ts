@@ -1,6 +1,7 @@
-// One measuring process of scripts/bench.ts: makes system calls on files, as fast as one process can,
-// and says how long they took. It makes them by src/syscall.ts and not by node:fs, so that what is
-// measured is the file system and not a library; all paths are in memory before the clock starts.
+// One measuring process of scripts/bench.ts: makes system calls on files, as fast as one process
+// can, and says how long they took. It makes them by src/syscall.ts and not by node:fs, so that
+// what is measured is the file system and not a library; all paths are in memory before the clock
+// starts.
 //
 // Dialogue, a line each way over standard input and output, one process serving many jobs:
 //
@@ -207,7 +208,9 @@ const libc = dlopen("libc.so.6", {
 }).symbols;
 const clock = smallMemory(timespec.sizeof);
 
-/** The engine's own clocks count from the start of the process, so that those of two do not compare. */
+/**
+ * The engine's own clocks count from the start of the process, so that those of two do not compare.
+ */
 function now(): number {
   libc.clock_gettime(CLOCK_MONOTONIC, clock.address);
   const seconds = Number(clock.view.getBigInt64(timespec.tv_sec, true));
@@ -238,7 +241,9 @@ function measure(step: Step, prepared: Prepared): Outcome {
 
 let received = "";
 
-/** The next line of standard input, or undefined at its end. Blocks, so that "go" wakes it at once. */
+/**
+ * The next line of standard input, or undefined at its end. Blocks, so that "go" wakes it at once.
+ */
 function readLine(): string | undefined {
   const chunk = Buffer.alloc(4096);
   while (!received.includes("\n")) {

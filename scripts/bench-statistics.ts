@@ -1,12 +1,18 @@
-// What scripts/bench.ts makes of its measurements: ratios within a round, their medians over the rounds,
-// and tables of them. Only figures of the same round are compared, so that what changes on the machine
-// from minute to minute falls out.
+// What scripts/bench.ts makes of its measurements: ratios within a round, their medians over the
+// rounds, and tables of them. Only figures of the same round are compared, so that what changes on
+// the machine from minute to minute falls out.
 
-/** One measurement: a rate, a duration in "s", or a quantity in another unit. Failures are results too. */
+/**
+ * One measurement: a rate, a duration in "s", or a quantity in another unit. Failures are results
+ * too.
+ */
 export interface Sample {
   readonly value: number;
   readonly unit: string;
-  /** The daemon's processor time: in seconds for a duration, else in microseconds for each operation. */
+  /**
+   * The daemon's processor time: in seconds for a duration, else in microseconds for each
+   * operation.
+   */
   readonly cpu?: { readonly user: number; readonly system: number };
 }
 export interface Failure {
@@ -58,7 +64,10 @@ export function samples(results: readonly Result[] | undefined): Sample[] {
 /** More is better: a duration counts by its inverse. */
 const speed = ({ value, unit }: Sample): number => (unit === "s" ? 1 / value : value);
 
-/** How fast `over` is as a share of `under`, round by round, without rounds in which one of them failed. */
+/**
+ * How fast `over` is as a share of `under`, round by round, without rounds in which one of them
+ * failed.
+ */
 export function ratios(
   over: readonly Result[] | undefined,
   under: readonly Result[] | undefined,
@@ -102,7 +111,10 @@ export interface TableInput {
 const failed = (list: readonly Result[] | undefined): boolean =>
   list !== undefined && list.length > 0 && samples(list).length === 0;
 
-/** Heads and rows: a figure a row, a target a column, and what the first of ours is to the best peer. */
+/**
+ * Heads and rows: a figure a row, a target a column, and what the first of ours is to the best
+ * peer.
+ */
 export function table({ results, targets, cpu }: TableInput): string[][] {
   const bare = targets.find(({ role }) => role === "bare")?.name ?? "";
   const daemons = targets.filter(({ role }) => role !== "bare");

@@ -1,5 +1,6 @@
-// The directories that scripts/bench.ts compares: the bare one, and one served by each daemon. A daemon is a
-// child process that stays in the foreground; it is known by its process id only, and ended by it.
+// The directories that scripts/bench.ts compares: the bare one, and one served by each daemon. A
+// daemon is a child process that stays in the foreground; it is known by its process id only, and
+// ended by it.
 
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -16,7 +17,10 @@ export type Role = "bare" | "ours" | "peer";
 export interface TargetSpec {
   readonly name: string;
   readonly role: Role;
-  /** For a shell, with `{src}`, `{mnt}` and `{timeout}` to be filled in; none for the bare directory. */
+  /**
+   * For a shell, with `{src}`, `{mnt}` and `{timeout}` to be filled in; none for the bare
+   * directory.
+   */
   readonly command: string | undefined;
   /** What the daemon lets the kernel cache, for the reader of the results. */
   readonly note: string;
@@ -158,13 +162,17 @@ export class Target {
     return readFileSync(this.#logFile, "utf8").slice(-2000);
   }
 
-  /** The processor time the daemon has used so far, in seconds: its own, and the kernel's for it. */
+  /**
+   * The processor time the daemon has used so far, in seconds: its own, and the kernel's for it.
+   */
   cpuSeconds(): { user: number; system: number } {
     if (this.pid === undefined) return { user: 0, system: 0 };
     return parseCpu(readFileSync(`/proc/${this.pid}/stat`, "utf8"));
   }
 
-  /** Waits until the daemon is idle: what the kernel tells it of dropped caches takes it a while. */
+  /**
+   * Waits until the daemon is idle: what the kernel tells it of dropped caches takes it a while.
+   */
   async settle(): Promise<void> {
     let before = this.cpuSeconds();
     for (let tries = 0; tries < 200 && this.pid !== undefined; tries++) {
@@ -182,7 +190,9 @@ export class Target {
   }
 }
 
-/** /proc/PID/stat: fields 14 and 15 in ticks of a hundredth of a second. The name may hold spaces. */
+/**
+ * /proc/PID/stat: fields 14 and 15 in ticks of a hundredth of a second. The name may hold spaces.
+ */
 export function parseCpu(text: string): { user: number; system: number } {
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   return { user: Number(fields[11]) / 100, system: Number(fields[12]) / 100 };

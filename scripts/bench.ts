@@ -2,10 +2,10 @@
 //
 //   bun scripts/bench.ts --quick --only metadata
 //
-// Daemons stay mounted over all rounds. A round runs every scenario on one target after the other, and only
-// what was measured in the same round is compared: a cell is the median over the rounds of how fast the target
-// is as a share of the bare directory (1 is as fast), with the lowest and the highest round. Durations are
-// compared by their inverse. `--list` shows the figures.
+// Daemons stay mounted over all rounds. A round runs every scenario on one target after the other,
+// and only what was measured in the same round is compared: a cell is the median over the rounds of
+// how fast the target is as a share of the bare directory (1 is as fast), with the lowest and the
+// highest round. Durations are compared by their inverse. `--list` shows the figures.
 
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -23,13 +23,13 @@ const HELP = `Usage: bun scripts/bench.ts [options]
   --list             show groups and figures, and end
   --rounds N         the default is 5, or 2 with --quick
   --quick            smaller amounts
-  --timeout SECONDS  how long the kernel keeps names and attributes, for every daemon that lets itself be told:
-                     {timeout} in a command. The default is 5
-  --ours COMMAND     in place of "dist/fuse-backend passthrough"; NAME=COMMAND for a variant beside it.
-                     Repeatable. {src} and {mnt} stand for the directory and the mount point
+  --timeout SECONDS  how long the kernel keeps names and attributes, for every daemon that can be
+                     told: {timeout} in a command. The default is 5
+  --ours COMMAND     in place of "dist/fuse-backend passthrough"; NAME=COMMAND for a variant beside
+                     it. Repeatable. {src} and {mnt} stand for the directory and the mount point
   --peer NAME=COMMAND  a further daemon; it must stay in the foreground. Repeatable
   --no-peers         without bindfs and mergerfs
-  --cpu              also show the daemon's processor time: user+system, for each operation, or in all
+  --cpu              also show the daemon's processor time, user+system, each operation or in all
   --json FILE        write all measurements
   --markdown         show the table in Markdown
 `;
@@ -132,7 +132,9 @@ function namedCommand(text: string, role: "ours" | "peer", fallback?: string): T
   return { name, role, command, note: "as the command says" };
 }
 
-/** Names of figures, parts of names up to a hyphen (`create` for create-1 and create-4), or groups. */
+/**
+ * Names of figures, parts of names up to a hyphen (`create` for create-1 and create-4), or groups.
+ */
 function chooseFigures(only: string | undefined): Set<string> {
   const all = SCENARIOS.flatMap(({ group, figures }) => figures.map((name) => ({ group, name })));
   if (only === undefined) return new Set(all.map(({ name }) => name));
@@ -149,10 +151,11 @@ function chooseFigures(only: string | undefined): Set<string> {
 }
 
 function defaultOurs(): TargetSpec {
+  const timeouts = "--attr-timeout {timeout} --entry-timeout {timeout}";
   return {
     name: "ours",
     role: "ours",
-    command: `${shellQuote(EXECUTABLE)} passthrough --attr-timeout {timeout} --entry-timeout {timeout} {src} {mnt}`,
+    command: `${shellQuote(EXECUTABLE)} passthrough ${timeouts} {src} {mnt}`,
     note: "names and attributes {timeout} s, data until a changed file is opened again",
   };
 }
@@ -164,14 +167,16 @@ function installedPeers(): TargetSpec[] {
       name: "bindfs",
       role: "peer",
       command:
-        "bindfs -f --multithreaded -o attr_timeout={timeout},entry_timeout={timeout},auto_cache {src} {mnt}",
+        "bindfs -f --multithreaded " +
+        "-o attr_timeout={timeout},entry_timeout={timeout},auto_cache {src} {mnt}",
       note: "names and attributes {timeout} s, data until a changed file is opened again",
     },
     {
       name: "mergerfs",
       role: "peer",
       command:
-        "mergerfs -f -o cache.attr={timeout},cache.entry={timeout},cache.files=auto-full,minfreespace=0 {src} {mnt}",
+        "mergerfs -f -o cache.attr={timeout},cache.entry={timeout} " +
+        "-o cache.files=auto-full,minfreespace=0 {src} {mnt}",
       note: "names and attributes {timeout} s, data until a changed file is opened again",
     },
   ];
@@ -259,7 +264,9 @@ async function runScenario(bench: Bench, scenario: Scenario, target: Target): Pr
   }
 }
 
-/** Daemons are measured as they are after a while, with their code compiled and their tables grown. */
+/**
+ * Daemons are measured as they are after a while, with their code compiled and their tables grown.
+ */
 async function warmUp(bench: Bench, scenarios: readonly Scenario[], targets: readonly Target[]) {
   const metadata = scenarios.filter(({ group }) => group === "metadata");
   const quiet: Bench = { ...bench, sizes: QUICK, report: () => {} };
@@ -288,8 +295,8 @@ function warn(directory: string): void {
   const device = source.replace("/dev/", "");
   if (type === "ext4" && !journals.some((name) => name.startsWith(`${device}-`)))
     console.error(
-      `bench: the ext4 on ${source} has no journal and then avoids inodes that were deleted within the last ` +
-        "minutes, slowly: its create figures say little; use --dir on another file system",
+      `bench: the ext4 on ${source} has no journal. Without one it avoids, slowly, the inodes ` +
+        "deleted a moment ago: the create figures say little; use another file system by --dir",
     );
 }
 

@@ -1,12 +1,12 @@
-// Runs a public test suite of file systems against the built executable and says what fails that does not fail
-// without it:
+// Runs a public test suite of file systems against the built executable and says what fails that
+// does not fail without it:
 //
 //   bun scripts/conformance.ts pjdfstest PATH
 //   bun scripts/conformance.ts xfstests PATH --baseline ext4.log
 //
-// The suite is installed by the user at PATH and not changed; how to do that is in docs/conformance.md. Here is
-// what each needs around it (mounts, a helper for mount(8), a configuration), a watch on tests that hang, and
-// the parsers of what the suites print.
+// The suite is installed by the user at PATH and not changed; how to do that is in
+// docs/conformance.md. Here is what each needs around it (mounts, a helper for mount(8), a
+// configuration), a watch on tests that hang, and the parsers of what the suites print.
 
 import { spawn, spawnSync } from "node:child_process";
 import {
@@ -30,15 +30,17 @@ const HELP = `Usage: bun scripts/conformance.ts pjdfstest|xfstests PATH [options
 
   --executable FILE  what is tested. The default is dist/fuse-backend
   -o LIST            further mount options, separated by commas (cache=always,workers=1). Repeatable
-  --dir DIR          the directories that are served lie below this one. The default is a temporary directory
+  --dir DIR          the directories that are served lie below this one. The default is a temporary
+                     directory
   --tests LIST       only these, separated by commas: chmod/05.t, generic/001
   --group GROUP      the tests of xfstests to run. The default is generic/quick
   --exclude FILE     tests to leave out, a line each: the name and the reason
-  --baseline FILE    what does not count: results of this program (--json) on the bare file system, or what
-                     prove or check printed there
+  --baseline FILE    failures that do not count: results of this program (--json) on the bare file
+                     system, or what prove or check printed there
   --bare             run pjdfstest on the bare directory, for a baseline
   --timeout SECONDS  how long a test may take. The default is 600
-  --results DIR      keep what the suite writes here. The default is a temporary directory, kept if tests fail
+  --results DIR      keep what the suite writes here. The default is a temporary directory, kept if
+                     tests fail
   --json FILE        write the result of every test
 `;
 
@@ -142,7 +144,9 @@ function readArguments(argv: readonly string[]) {
   }
 }
 
-/** Lines of a test's name and the reason; `#` begins a comment. A test without a reason is refused. */
+/**
+ * Lines of a test's name and the reason; `#` begins a comment. A test without a reason is refused.
+ */
 export function parseExclusions(text: string): Map<string, string> {
   const reasons = new Map<string, string>();
   for (const line of text.split("\n")) {
@@ -157,7 +161,10 @@ export function parseExclusions(text: string): Map<string, string> {
 
 // --- what the suites print
 
-/** The output of prove: `…/tests/chmod/05.t .. ok`, and for a failure the reason a line further down. */
+/**
+ * The output of prove: `…/tests/chmod/05.t .. ok`, and for a failure the reason a line further
+ * down.
+ */
 export function parseProve(text: string): SuiteResults {
   const results: SuiteResults = new Map();
   let open: string | undefined;
@@ -188,7 +195,9 @@ function proveResult(rest: string): TestResult {
   return { status: "fail", detail: rest };
 }
 
-/** The output of xfstests' check: `generic/001  4s ...  3s`, and at the end the list of failures. */
+/**
+ * The output of xfstests' check: `generic/001  4s ...  3s`, and at the end the list of failures.
+ */
 export function parseCheck(text: string): SuiteResults {
   const results: SuiteResults = new Map();
   for (const line of text.split("\n")) {
@@ -324,7 +333,10 @@ function descendants(ancestor: number): number[] {
   return found;
 }
 
-/** Ends all requests of the mounts below a directory: the last resort against a daemon that is stuck. */
+/**
+ * Ends all requests of the mounts below a directory: the last resort against a daemon that is
+ * stuck.
+ */
 function abortConnections(directory: string): void {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
     const [, , device = "", , path = ""] = line.split(" ");
@@ -349,8 +361,9 @@ interface SuiteOutput {
 }
 
 /**
- * Runs the suite and returns what it printed. A suite prints something whenever a test begins or ends, so
- * that silence for too long is a test that hangs: its processes are killed, then its mounts aborted.
+ * Runs the suite and returns what it printed. A suite prints something whenever a test begins or
+ * ends, so that silence for too long is a test that hangs: its processes are killed, then its
+ * mounts aborted.
  */
 async function runSuite(
   command: Command,
@@ -455,9 +468,10 @@ function writeScript(path: string, lines: readonly string[], flag: "w" | "wx" = 
 }
 
 /**
- * xfstests mounts "devices" by mount(8), which calls a helper by the type of the mount, and unmounts them by
- * their names, for which umount(8) must not find a directory of that name. So a device is a bare name, and the
- * helper puts the directory of that name in its place, as SRC of the executable's own mount helper.
+ * xfstests mounts "devices" by mount(8), which calls a helper by the type of the mount, and
+ * unmounts them by their names, for which umount(8) must not find a directory of that name. So a
+ * device is a bare name, and the helper puts the directory of that name in its place, as SRC of the
+ * executable's own mount helper.
  */
 function installHelper(options: ConformanceOptions, directory: string): void {
   const link = join(directory, basename(HELPER));
@@ -466,7 +480,8 @@ function installHelper(options: ConformanceOptions, directory: string): void {
     `# Made by ${import.meta.filename}, which removes it at its end.`,
     "name=$1 mountpoint=$2",
     "shift 2",
-    `exec ${shellQuote(link)} ${shellQuote(directory)}/"$name" "$mountpoint" "$@" -o "fsname=$name"`,
+    `source=${shellQuote(directory)}/$name`,
+    `exec ${shellQuote(link)} "$source" "$mountpoint" "$@" -o "fsname=$name"`,
   ];
   try {
     writeScript(HELPER, lines, "wx");
@@ -532,7 +547,8 @@ function summarise(results: SuiteResults, comparison: Comparison, reasons: Map<s
     names.length === 0 ? [] : [`${title} (${names.length}):`, ...names.map(line)];
   const excluded = [...reasons].map(([name, reason]) => `  ${name}  ${reason}`);
   return [
-    `${results.size} tests: ${count("pass")} pass, ${count("fail")} fail, ${count("notrun")} not run`,
+    `${results.size} tests: ` +
+      `${count("pass")} pass, ${count("fail")} fail, ${count("notrun")} not run`,
     ...list("Failures", comparison.newFailures),
     ...list("Failures that the baseline has too", comparison.knownFailures),
     ...list("Not run, although they pass in the baseline", comparison.newlyNotRun),

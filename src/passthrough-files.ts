@@ -162,6 +162,11 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       const kill = (fuseFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
       if (kill) this.credentials.dropFsetid();
       fd = this.reopen(inode, this.hostFlags(flags));
+      if (fd === -EPERM && this.config.writeback && flags & O_APPEND) {
+        // An append-only file: the host insists on O_APPEND, so the kernel must not collect writes.
+        fd = this.reopen(inode, this.hostFlags(flags) | O_APPEND);
+        out.openFlags = FOPEN_DIRECT_IO;
+      }
       if (kill) this.credentials.raiseFsetid();
       if (fd < 0) return fd;
     }
@@ -189,8 +194,8 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       out.backingId = backing;
     } else {
       const { cache } = this.config;
-      if (cache === "always") out.openFlags = FOPEN_KEEP_CACHE;
-      else if (cache !== "auto") out.openFlags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+      if (cache === "always") out.openFlags |= FOPEN_KEEP_CACHE;
+      else if (cache !== "auto") out.openFlags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
     }
     return 0;
   }

@@ -1,5 +1,5 @@
-// What can be tested of the scripts without running what they run: arguments, statistics, and the parsers of
-// what other programs print.
+// What can be tested of the scripts without running what they run: arguments, statistics, and the
+// parsers of what other programs print.
 
 import { describe, expect, test } from "bun:test";
 import { parseBenchArguments, UsageError as BenchUsageError } from "../scripts/bench.ts";

@@ -54,15 +54,9 @@ function snapshot(path: string): Record<string, unknown> {
     const { mode, nlink, uid, gid, rdev, size, mtime, ino } = found;
     const first = firstNames.get(ino) ?? name;
     firstNames.set(ino, first);
-    const attributes = {
-      mode: mode.toString(8),
-      nlink,
-      uid,
-      gid,
-      rdev,
-      size,
-      mtime: exactly(mtime),
-    };
+    const isFifo = (mode & abi.S_IFMT) === abi.S_IFIFO;
+    const times = isFifo ? {} : { mtime: exactly(mtime) };
+    const attributes = { mode: mode.toString(8), nlink, uid, gid, rdev, size, ...times };
     all[name] = { first, ...attributes, contents: contents(here, mode), xattrs: xattrs(here) };
     if ((mode & abi.S_IFMT) !== abi.S_IFDIR) return;
     const names = c.list(here);
