@@ -73,6 +73,7 @@ export const FALLOC_FL_UNSHARE_RANGE = 0x40;
 
 export const F_GETFL = 3;
 export const F_SETFL = 4;
+export const F_SETPIPE_SZ = 1031;
 export const F_OFD_GETLK = 36;
 export const F_OFD_SETLK = 37;
 export const F_OFD_SETLKW = 38;

@@ -15,6 +15,10 @@ export const MAX_PAGES = MAX_WRITE / PAGE_SIZE;
 /** Room for a request's structs, and for its data at a page boundary. */
 export const REQUEST_SIZE = MAX_WRITE + 2 * PAGE_SIZE;
 export const REPLY_SIZE = MAX_WRITE + 2 * PAGE_SIZE;
+/** A pipe as large as an ordinary user may have it. */
+export const SPLICE_PIPE_SIZE = 1 << 20;
+/** Reads of less are copied. */
+export const SPLICE_MIN = 1 << 15;
 /** Where a request begins in its memory, so that WRITE data is aligned to a page, for O_DIRECT. */
 export const REQUEST_BASE = PAGE_SIZE - fuse_in_header.sizeof - fuse_write_in.sizeof;
 /** Where a reply begins in its memory, so that its body is aligned to a page. */

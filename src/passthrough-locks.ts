@@ -519,7 +519,7 @@ export class LockTable {
     this.#lock.acquire();
     words[at + STATE] = 0;
     words[this.#header + WAITING_COUNT]!--;
-    this.#waiters.free(index);
+    if (this.#waiters.close(index)) this.#waiters.free(index);
     this.#lock.release();
     write(device, answer.address, fuse_out_header.sizeof);
     if (owner !== 0) this.unpin(owner);

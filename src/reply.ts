@@ -23,7 +23,15 @@ import { pread64 } from "./syscall.ts";
 /** Errors from here on are internal to the kernel. */
 const ERRNO_LIMIT = 512;
 
+/** A way to answer with a file's data that does not lead through the reply's memory. */
+export interface Splice {
+  /** Takes `size` bytes of the file into the reply: `size`, or -1 if they have to be copied. */
+  take(fd: number, offset: number, size: number): number;
+}
+
 export class Reply {
+  /** Set by the channel if it has one. */
+  splice: Splice | undefined;
   readonly memory: Memory;
   /** Where the reply begins in `memory`, and where its body does. */
   readonly base: number;
@@ -111,6 +119,8 @@ export class DataOut {
 
   /** Reads from a file into the reply. Returns the number of bytes, or -errno. */
   readFrom(fd: number, offset: number): number {
+    const { splice } = this.#reply;
+    if (splice !== undefined && splice.take(fd, offset, this.limit) >= 0) return this.limit;
     return pread64(fd, this.address, this.limit, offset);
   }
 }

@@ -22,6 +22,7 @@ import {
   FUSE_WRITEBACK_CACHE,
   fuse_init_in,
   fuse_init_out,
+  fuse_out_header,
 } from "./abi-fuse.ts";
 import { AT_FDCWD, O_CLOEXEC, O_RDWR } from "./abi-linux.ts";
 import {
@@ -51,6 +52,7 @@ import { cstring, map, smallMemory } from "./memory.ts";
 import { Reply } from "./reply.ts";
 import { Request } from "./request.ts";
 import { Server, type ServerOptions } from "./server.ts";
+import { SplicePipe } from "./session-splice.ts";
 import { ioctl, openat, read, write } from "./syscall.ts";
 
 /** What the handshake is to see to, beside what the file system wishes. */
@@ -190,9 +192,12 @@ export const GONE = 2;
 export class Channel {
   readonly #device: number;
   readonly #server: Server;
+  readonly #pipe: SplicePipe | undefined;
 
   constructor(device: number, fs: FileSystem, connection: Connection, options: ServerOptions = {}) {
     const { request, reply } = makeBuffers();
+    this.#pipe = SplicePipe.create(request, reply);
+    reply.splice = this.#pipe;
     this.#device = device;
     this.#server = new Server(fs, connection, request, reply, device, options);
   }
@@ -200,7 +205,7 @@ export class Channel {
   /** Reads a request, has it handled, and writes the reply. */
   serveOne(): number {
     const device = this.#device;
-    const { request, reply } = this.#server;
+    const { request } = this.#server;
     const length = read(device, request.address, READ_SIZE);
     if (length < 0) {
       // ENOENT: the request was interrupted before it could be read.
@@ -212,10 +217,23 @@ export class Channel {
     }
     const replyLength = this.#server.handle(length);
     if (replyLength > 0) {
-      const written = write(device, reply.address, replyLength);
+      const written = this.#send(replyLength);
       if (written < 0) this.#afterFailedReply(written);
     }
     return SERVED;
+  }
+
+  #send(length: number): number {
+    const { request, reply } = this.#server;
+    const pipe = this.#pipe;
+    if (pipe !== undefined && pipe.pending > 0) {
+      if (pipe.pending === length) return pipe.send(this.#device);
+      // The file system took data and then answered with an error, or with data of its own.
+      pipe.discard();
+      if (length > fuse_out_header.sizeof)
+        length = reply.end(request.uniqueLow, request.uniqueHigh, -EIO);
+    }
+    return write(this.#device, reply.address, length);
   }
 
   /**

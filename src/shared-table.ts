@@ -81,14 +81,19 @@ const table_header = struct("table_header", {
 
 /** Added to a record's pins while it must not be pinned: while its descriptor goes, or for good. */
 const CLOSED = -(2 ** 30);
+/**
+ * Added instead while it is free. Whoever still comes with its number then pins and unpins it
+ * without effect, however often.
+ */
+const FREE = 2 * CLOSED;
 
 /**
  * Records of one size, numbered from 1; 0 stands for none. The caller holds the lock that goes with
  * the table while it allocates and frees. A free record's first word links to the next free one.
  *
  * The second word counts pins: whoever uses what a record holds (a descriptor) pins it meanwhile,
- * without a lock, so that no other worker closes it. `close` keeps pins out; it succeeds at once if
- * there are none.
+ * without a lock, so that no other worker closes it. `close` keeps pins out; of it and the `unpin`s
+ * after it exactly one gives true, when no pins are left, and its caller frees the record.
  */
 export class RecordTable {
   readonly words: Int32Array;
@@ -135,6 +140,8 @@ export class RecordTable {
     let index = words[header + (table_header.free >> 2)]!;
     if (index !== 0) {
       words[header + (table_header.free >> 2)] = words[this.at(index)]!;
+      // Not set to 0: late comers may be about to unpin it.
+      Atomics.sub(words, this.at(index) + 1, FREE);
     } else {
       index = words[header + (table_header.used >> 2)]! + 1;
       if (index > this.capacity) return -ENFILE;
@@ -142,7 +149,6 @@ export class RecordTable {
     }
     words[header + (table_header.count >> 2)]!++;
     words[this.at(index)] = 0;
-    Atomics.store(words, this.at(index) + 1, 0);
     return index;
   }
 
@@ -160,10 +166,13 @@ export class RecordTable {
 
   /** True if this was the last pin of a closed record: then the caller has to free it. */
   unpin(index: number): boolean {
-    return Atomics.sub(this.words, this.at(index) + 1, 1) - 1 === CLOSED;
+    return Atomics.sub(this.words, this.at(index) + 1, 1) - 1 === CLOSED && this.#claim(index);
   }
 
-  /** Closes the record if nobody has it pinned; false otherwise, and nothing has changed. */
+  /**
+   * Closes the record if nobody has it pinned; false otherwise, and nothing has changed. Who
+   * can't pin it meanwhile has to wait for `reopen` before unpinning it.
+   */
   tryClose(index: number): boolean {
     return Atomics.compareExchange(this.words, this.at(index) + 1, 0, CLOSED) === 0;
   }
@@ -173,13 +182,19 @@ export class RecordTable {
    * true.
    */
   close(index: number): boolean {
-    return Atomics.add(this.words, this.at(index) + 1, CLOSED) === 0;
+    return Atomics.add(this.words, this.at(index) + 1, CLOSED) === 0 && this.#claim(index);
+  }
+
+  /** Of several that see a closed record without pins, the first is to free it. */
+  #claim(index: number): boolean {
+    return Atomics.compareExchange(this.words, this.at(index) + 1, CLOSED, FREE) === CLOSED;
   }
 
   reopen(index: number): void {
     Atomics.sub(this.words, this.at(index) + 1, CLOSED);
   }
 
+  /** Gives a record back after `close` or `unpin` gave true. */
   free(index: number): void {
     const words = this.words;
     words[this.at(index)] = words[this.#header + (table_header.free >> 2)]!;

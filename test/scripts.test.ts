@@ -17,16 +17,16 @@ import {
   type Results,
 } from "../scripts/bench-statistics.ts";
 import { fillCommand, parseCpu, parseRollup, shellQuote } from "../scripts/bench-target.ts";
+import { parseConformanceArguments } from "../scripts/conformance.ts";
 import {
   compare,
   isComplete,
   parseBaseline,
   parseCheck,
-  parseConformanceArguments,
   parseExclusions,
   parseProve,
   UsageError as ConformanceUsageError,
-} from "../scripts/conformance.ts";
+} from "../scripts/conformance-results.ts";
 
 describe("the arguments of bench.ts", () => {
   test.each([

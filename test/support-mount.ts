@@ -20,6 +20,8 @@ const END_TIMEOUT_MS = 10_000;
 export interface MountSetup {
   /** Options of `fuse-backend passthrough`, in addition to `-o allow_other,suid,dev`. */
   readonly options?: readonly string[];
+  /** Words before the daemon's command: a program that runs it, as prlimit does. */
+  readonly prefix?: readonly string[];
   /** Serve this directory instead of a new one. It is not removed. */
   readonly source?: string;
 }
@@ -39,6 +41,7 @@ export class Mount implements AsyncDisposable {
   readonly source: string;
   readonly mountpoint: string;
   readonly #options: readonly string[];
+  readonly #prefix: readonly string[];
   #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
   #output = "";
   #stopped = false;
@@ -48,6 +51,7 @@ export class Mount implements AsyncDisposable {
     this.source = setup.source ?? `${base}/src`;
     this.mountpoint = `${base}/mnt`;
     this.#options = setup.options ?? [];
+    this.#prefix = setup.prefix ?? [];
   }
 
   /** Mounts. The directory is removed again if that fails. */
@@ -127,7 +131,7 @@ export class Mount implements AsyncDisposable {
       "{mnt}": [this.mountpoint],
     };
     const command = other ?? `${EXECUTABLE} passthrough {options} {src} {mnt}`;
-    return command.split(" ").flatMap((word) => places[word] ?? [word]);
+    return [...this.#prefix, ...command.split(" ").flatMap((word) => places[word] ?? [word])];
   }
 
   async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {
