@@ -125,6 +125,15 @@ export const MS_STRICTATIME = 1 << 24;
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
 
+// open_tree(2), mount_setattr(2)
+export const AT_RECURSIVE = 0x8000;
+export const OPEN_TREE_CLONE = 1;
+export const OPEN_TREE_CLOEXEC = O_CLOEXEC;
+export const MOUNT_ATTR__ATIME = 0x70;
+export const MOUNT_ATTR_NOATIME = 0x10;
+export const MOUNT_ATTR_STRICTATIME = 0x20;
+export const MOUNT_ATTR_NODIRATIME = 0x80;
+
 // ioctls on files
 export const FS_IOC_GETFLAGS = 0x80086601;
 export const FS_IOC_SETFLAGS = 0x40086602;
@@ -254,6 +263,12 @@ export const iovec = struct("iovec", { iov_base: u64, iov_len: u64 });
 export const pollfd = struct("pollfd", { fd: i32, events: u16, revents: u16 });
 export const rlimit = struct("rlimit", { rlim_cur: u64, rlim_max: u64 });
 export const open_how = struct("open_how", { flags: u64, mode: u64, resolve: u64 });
+export const mount_attr = struct("mount_attr", {
+  attr_set: u64,
+  attr_clr: u64,
+  propagation: u64,
+  userns_fd: u64,
+});
 /** Followed by `handle_bytes` bytes. */
 export const file_handle = struct("file_handle", { handle_bytes: u32, handle_type: i32 });
 export const cap_header = struct("cap_header", { version: u32, pid: i32 });

@@ -2,6 +2,7 @@
 // The main thread never waits in a system call: it keeps signals, late answers, and the reasons why
 // something ended.
 
+import { MS_NODIRATIME, MS_STRICTATIME } from "./abi-linux.ts";
 import { errnoMessage, EBUSY, EINVAL } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
 import { log, type Format, type Level } from "./log.ts";
@@ -20,6 +21,7 @@ import {
   type PassthroughConfig,
   type PassthroughShare,
 } from "./passthrough.ts";
+import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
 import { spawnWorker, type WorkerMessage, type WorkerTask } from "./worker.ts";
 
@@ -51,7 +53,8 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
  * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests.
  */
 export async function runDaemon(options: DaemonOptions, ready: () => void): Promise<number> {
-  log.configure({ level: options.logLevel, format: options.logFormat });
+  const { logLevel, logFormat, debug } = options;
+  log.configure({ level: debug ? "debug" : logLevel, format: logFormat });
   const daemon = new Daemon(options);
   // From here on a signal must not leave a mount without a daemon.
   for (const signal of SIGNALS) process.on(signal, () => daemon.end({ how: "signal", signal }));
@@ -93,11 +96,14 @@ class Daemon {
     const { passthrough: config } = this.#options;
     const inNamespace = this.#options.mount.mountNamespacePid !== undefined;
     if (!inNamespace) this.#mountpoint = prepareMount(this.#source, this.#options.mount);
-    const { memory, share } = sharePassthrough(config);
+    const { memory, share } = sharePassthrough(config, accessTimes(this.#options.mount));
     const device = inNamespace ? await this.#mountInNamespace() : this.#mount();
     try {
       const fs = new PassthroughFs(memory, share, () => {});
-      const connection = handshake(device, fs, this.#options);
+      const { debug, requestTimeout } = this.#options;
+      // Loaded only if it is wanted: the start is to be quick.
+      const tracer = debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
+      const connection = handshake(device, fs, { requestTimeout, tracer });
       const waiters = fs.lockWaiters();
       const ended = new Promise<Ending>((resolve) => {
         this.#ended = resolve;
@@ -228,6 +234,15 @@ class Daemon {
     if (message.type !== "unmounted") throw new Error(reasonOf(message));
     return message.result;
   }
+}
+
+function accessTimes(options: MountOptions): AccessTimes {
+  const { noatime, extraFlags } = options;
+  return {
+    noatime,
+    strictatime: (extraFlags & MS_STRICTATIME) !== 0,
+    nodiratime: (extraFlags & MS_NODIRATIME) !== 0,
+  };
 }
 
 /** Has a worker do one thing. Resolves with its answer. */

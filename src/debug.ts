@@ -16,7 +16,7 @@ import { log } from "./log.ts";
 import type { Reply } from "./reply.ts";
 import { Extensions, type Request } from "./request.ts";
 import { opcodeName } from "./operations.ts";
-import type { Server, Tracer } from "./server.ts";
+import type { Traced, Tracer } from "./server.ts";
 import { roundUp, typeOf, type Layout, type Type } from "./struct.ts";
 
 /** Prints all that a server takes and gives; to the log, at level debug, unless told otherwise. */
@@ -27,12 +27,11 @@ export class DebugTracer implements Tracer {
     this.#say = say;
   }
 
-  request(server: Server): void {
-    this.#say(describeRequest(server.request, server.setxattrSize));
+  request({ request, setxattrSize }: Traced): void {
+    this.#say(describeRequest(request, setxattrSize));
   }
 
-  reply(server: Server, length: number): void {
-    const { request, reply } = server;
+  reply({ request, reply }: Traced, length: number): void {
     if (length > 0) this.#say(describeReply(request, reply, length));
     else if (!UNANSWERED.has(request.opcode)) this.#say(`${begin("<", request)} answered later`);
   }

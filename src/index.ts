@@ -41,5 +41,11 @@ export {
   StatxReply,
 } from "./reply.ts";
 export { Bytes, Name, Request } from "./request.ts";
-export { Server, type MetricsHook, type ServerOptions, type Tracer } from "./server.ts";
+export {
+  Server,
+  type MetricsHook,
+  type ServerOptions,
+  type Traced,
+  type Tracer,
+} from "./server.ts";
 export { Channel, cloneDevice, handshake, makeBuffers } from "./session.ts";

@@ -90,6 +90,18 @@ function mountOf(fd: number): MountEntry {
   return entry;
 }
 
+/** The topmost mount whose root is at an absolute path without symbolic links. */
+export function topMount(path: string): MountEntry | undefined {
+  const fd = openat(AT_FDCWD, cstring(path).address, O_PATH | O_CLOEXEC, 0);
+  if (fd < 0) return undefined;
+  try {
+    const entry = mountOf(fd);
+    return entry.mountpoint === path ? entry : undefined;
+  } finally {
+    close(fd);
+  }
+}
+
 function join(...parts: string[]): string {
   return `/${parts
     .join("/")

@@ -18,7 +18,7 @@ import { EACCES, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, ESRCH, errnoMessage } fro
 import { cstring } from "./memory.ts";
 import { mountWithHelper, unmountWithHelper } from "./mount-fusermount.ts";
 import { startWatcher } from "./mount-watcher.ts";
-import { isFuse, openProc, readProcLink } from "./mount-info.ts";
+import { isFuse, openProc, readMountinfo, readProcLink } from "./mount-info.ts";
 import {
   fuseOptions,
   mountFlags,
@@ -32,6 +32,7 @@ import {
   isInside,
   locate,
   prepareSource,
+  topMount,
   type Place,
 } from "./mount-point.ts";
 import {
@@ -196,12 +197,28 @@ export function unmount(
   return unmountWithHelper(mountpoint, how === "lazy", fusermount);
 }
 
-/** A mount in another process's mount namespace, to unmount it there. */
-export interface NamespaceMount {
-  readonly pid: number;
-  /** What identifies the namespace, since the process may end and its number be used again. */
-  readonly namespace: string;
+/** A mount that was made, to be found again when it is to be unmounted. */
+export interface MountedPlace {
   readonly mountpoint: string;
+  /** Its `major:minor`, which tells it from what others have mounted over it. */
+  readonly device: string;
+  /** Where it is, if it is in another mount namespace. */
+  readonly namespace?: Namespace;
+}
+
+export interface Namespace {
+  /** A process in it. */
+  readonly pid: number;
+  /** What identifies it, since the process may end and its number be used again. */
+  readonly name: string;
+}
+
+/** The mount that was just made at `mountpoint`. */
+export function mountedPlace(mountpoint: string, namespace?: Namespace): MountedPlace {
+  const entry = topMount(mountpoint);
+  if (entry === undefined) throw new MountError(`${mountpoint} was unmounted at once`);
+  const { device } = entry;
+  return { mountpoint, device, ...(namespace === undefined ? {} : { namespace }) };
 }
 
 /**
@@ -213,28 +230,59 @@ export function mountInNamespace(
   options: MountOptions,
   source: Place,
   device: number,
-): NamespaceMount {
+): MountedPlace {
   const pid = options.mountNamespacePid;
   assert(pid !== undefined, "mountInNamespace is given a process");
-  const namespace = namespaceOf(pid);
-  const error = namespace === undefined ? -ESRCH : enterNamespace(pid);
-  if (namespace === undefined || error < 0)
+  const name = namespaceOf(pid);
+  const error = name === undefined ? -ESRCH : enterNamespace(pid);
+  if (name === undefined || error < 0)
     throw new MountError(
       `cannot enter the mount namespace of process ${pid}: ${errnoMessage(error)}; ` +
         "the process must be running, and this takes root",
     );
   const mountpoint = prepareMountpoint(options, source);
   mountDevice({ ...options, mountpoint }, device);
-  return { pid, namespace, mountpoint };
+  return mountedPlace(mountpoint, { pid, name });
 }
 
-/** Unmounts in the namespace. The calling thread stays there, as with `mountInNamespace`. */
-export function unmountInNamespace(mounted: NamespaceMount, how: "normal" | "lazy"): number {
-  const pid = findInNamespace(mounted);
-  // With its last process a namespace ends, and its mounts with it.
-  if (pid === undefined) return -EINVAL;
-  const error = enterNamespace(pid);
-  return error < 0 ? error : unmount(mounted.mountpoint, how);
+/**
+ * Unmounts it and nothing else: -EINVAL if it is gone. "if dead" is lazily, when its connection has
+ * ended but it is still there. In another namespace the calling thread stays there, as with
+ * `mountInNamespace`. Throws MountError if something else is mounted over it.
+ */
+export function unmountPlace(
+  place: MountedPlace,
+  how: "normal" | "lazy" | "if dead",
+  fusermount: string | undefined,
+): number {
+  const { mountpoint, device, namespace } = place;
+  if (namespace !== undefined) {
+    const pid = findInNamespace(namespace);
+    // With its last process a namespace ends, and its mounts with it.
+    if (pid === undefined) return -EINVAL;
+    const error = enterNamespace(pid);
+    if (error < 0) return error;
+  }
+  const top = topMount(mountpoint);
+  if (top?.device === device) {
+    // The number is used again: it may be that of a new mount.
+    if (how === "if dead" && inspectMountpoint(mountpoint).kind !== "dead") return -EINVAL;
+    return unmount(mountpoint, how === "normal" ? "normal" : "lazy", fusermount);
+  }
+  const isCovered = readMountinfo().some(
+    (entry) => entry.mountpoint === mountpoint && entry.device === device,
+  );
+  if (top === undefined || !isCovered) return -EINVAL;
+  throw new MountError(
+    `cannot unmount ${mountpoint}: ${top.source} (${top.type}) is mounted over it; ` +
+      `unmount both with: umount ${mountpoint}; umount -l ${mountpoint}`,
+  );
+}
+
+/** The path of the mount as this process can use it. */
+export function pathToMounted({ mountpoint, namespace }: MountedPlace): string {
+  if (namespace === undefined) return mountpoint;
+  return `/proc/${findInNamespace(namespace) ?? namespace.pid}/root${mountpoint}`;
 }
 
 function enterNamespace(pid: number): number {
@@ -253,9 +301,9 @@ function namespaceOf(pid: number | string): string | undefined {
 }
 
 /** The process that the mount was made for, or any other in its namespace. */
-function findInNamespace(mounted: NamespaceMount): number | undefined {
-  if (namespaceOf(mounted.pid) === mounted.namespace) return mounted.pid;
-  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
-  const pid = pids.find((candidate) => namespaceOf(candidate) === mounted.namespace);
-  return pid === undefined ? undefined : Number(pid);
+function findInNamespace({ pid, name }: Namespace): number | undefined {
+  if (namespaceOf(pid) === name) return pid;
+  const pids = readdirSync("/proc").filter((entry) => /^\d+$/.test(entry));
+  const found = pids.find((candidate) => namespaceOf(candidate) === name);
+  return found === undefined ? undefined : Number(found);
 }

@@ -65,7 +65,7 @@ export function mountFileSystem(
   const place = prepareMountpoint(settings);
   const device = mount({ ...settings, mountpoint: place });
   try {
-    const connection = handshake(device, fs, { requestTimeout });
+    const connection = handshake(device, fs, { requestTimeout, tracer });
     const channel = new Channel(device, fs, connection, { metrics, tracer });
     const closed = pump(device, channel).finally(() => close(device));
     return new Mounted(place, new Notifier(device), closed, settings.fusermount);

@@ -134,7 +134,7 @@ export abstract class PassthroughBase extends FileSystem {
     entry.nodeid = nodeid;
     entry.generation = this.inodes.generation(nodeid);
     entry.entryTimeout = isDirectory ? config.dirEntryTimeout : config.entryTimeout;
-    entry.attrTimeout = isDirectory ? config.dirAttrTimeout : config.attrTimeout;
+    entry.attrTimeout = this.#attrTimeout(nodeid, isDirectory);
     this.showIno(nodeid);
     entry.attr.copyStat(this.stat);
     return nodeid;
@@ -143,9 +143,14 @@ export abstract class PassthroughBase extends FileSystem {
   /** Puts what fstat found in `stat` into the reply. */
   protected showAttr(nodeid: number, out: AttrReply): void {
     const isDirectory = this.inodes.type(nodeid) === S_IFDIR;
-    out.attrTimeout = isDirectory ? this.config.dirAttrTimeout : this.config.attrTimeout;
+    out.attrTimeout = this.#attrTimeout(nodeid, isDirectory);
     this.showIno(nodeid);
     out.attr.copyStat(this.stat);
+  }
+
+  #attrTimeout(nodeid: number, isDirectory: boolean): number {
+    if (isDirectory) return this.config.dirAttrTimeout;
+    return this.inodes.isMappable(nodeid) ? 0 : this.config.attrTimeout;
   }
 
   /** Replaces the host's inode number in `stat` by the one that is unique over the mount. */

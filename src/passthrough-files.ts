@@ -72,6 +72,7 @@ import {
 import { FILE_OFFSET_MAX } from "./limits.ts";
 import { log } from "./log.ts";
 import { smallMemory } from "./memory.ts";
+import { Notifier } from "./notify.ts";
 import { PassthroughAttributes } from "./passthrough-attributes.ts";
 import { DOT } from "./passthrough-base.ts";
 import type { Registrar } from "./passthrough-inodes.ts";
@@ -118,6 +119,7 @@ const CHANGEABLE_FLAGS = O_APPEND | O_DIRECT;
 
 export abstract class PassthroughFiles extends PassthroughAttributes {
   readonly #backings = new Backings();
+  #notifier: Notifier | undefined;
   readonly #offsets = smallMemory(16);
   readonly #poll = smallMemory(pollfd.sizeof);
   readonly #noTime = smallMemory(timespec.sizeof);
@@ -128,6 +130,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   override connected(connection: Connection, device: number): void {
     super.connected(connection, device);
     if (connection.flags2 & FUSE_PASSTHROUGH) this.#backings.device = device;
+    if (device >= 0) this.#notifier = new Notifier(device);
   }
 
   protected override closeBacking(id: number): void {
@@ -170,7 +173,10 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       if (kill) this.credentials.raiseFsetid();
       if (fd < 0) return fd;
     }
-    return this.#finishOpen(nodeid, inode, fd, flags, out);
+    const result = this.#finishOpen(nodeid, inode, fd, flags, out);
+    // From now on the times may change without the kernel's FUSE noticing: it must not keep them.
+    if (out.backingId > 0 && isMappable(flags)) this.#notifier?.invalInode(nodeid, -1);
+    return result;
   }
 
   /**
@@ -192,6 +198,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (backing > 0) {
       out.openFlags = FOPEN_PASSTHROUGH;
       out.backingId = backing;
+      if (isMappable(flags)) this.inodes.countMappable(nodeid, 1);
     } else {
       const { cache } = this.config;
       if (cache === "always") out.openFlags |= FOPEN_KEEP_CACHE;
@@ -273,6 +280,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const inode = this.inodes.acquire(nodeid);
     result = inode < 0 ? inode : this.#finishOpen(nodeid, inode, fd, flags, out);
     if (inode < 0) close(fd);
+    if (result >= 0 && this.inodes.isMappable(nodeid)) entry.attrTimeout = 0;
     this.inodes.release(nodeid);
     if (result < 0) this.forget(nodeid, 1);
     return result;
@@ -288,10 +296,18 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   ): number {
     if (this.config.noOpen) return -ENOSYS;
     this.locks.dropHandle(nodeid, fh);
+    if (this.#backings.device >= 0) this.#releaseBacked(nodeid, fh);
     const result = this.handles.close(fh, nodeid);
-    if (result === 0 && this.#backings.device >= 0) this.inodes.closeBacked(nodeid, this.#backings);
     if (releaseFlags & FUSE_RELEASE_FLOCK_UNLOCK) this.locks.flockDropped();
     return result;
+  }
+
+  #releaseBacked(nodeid: number, fh: number): void {
+    if (!this.handles.acquire(fh, nodeid)) return;
+    const backed = this.inodes.isBacked(nodeid);
+    if (backed && isMappable(this.handles.flags(fh))) this.inodes.countMappable(nodeid, -1);
+    this.inodes.closeBacked(nodeid, this.#backings);
+    this.handles.release(fh);
   }
 
   override flush(_context: Context, nodeid: number, fh: number, owner: LockOwner): number {
@@ -568,6 +584,8 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (isSet) memory.bytes.set(data.bytes.subarray(0, size));
     const result = ioctl(fd, command, memory.address);
     this.#done(fh, fd);
+    // The kernel keeps the attributes, though their ctime has changed.
+    if (result >= 0 && isSet) this.#notifier?.invalInode(nodeid, -1);
     if (result < 0 || isSet) return result;
     out.bytes.set(memory.bytes.subarray(0, size));
     return size;
@@ -591,6 +609,11 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     this.#done(fh, fd);
     return result < 0 ? result : view.getUint16(pollfd.revents, true);
   }
+}
+
+/** Whether a file opened with these flags can be mapped for writing. */
+function isMappable(flags: number): boolean {
+  return (flags & O_ACCMODE) === O_RDWR;
 }
 
 /**

@@ -67,7 +67,9 @@ const inode_record = struct("inode_record", {
   handle: array(u8, FILE_HANDLE_MAX),
   /** Its place in the ring of forgotten inodes; 0 if the kernel knows it. */
   retained: u32,
-  spare: array(u32, 3),
+  /** How many handles may be mapped for writing past us. */
+  mappable: u32,
+  spare: array(u32, 2),
 });
 
 // As indices of words in a record.
@@ -87,6 +89,7 @@ const OPENS = inode_record.opens >> 2;
 const LOCK_OWNERS = inode_record.lock_owners >> 2;
 const HANDLE_BYTES = inode_record.handle_bytes >> 2;
 const RETAINED = inode_record.retained >> 2;
+const MAPPABLE = inode_record.mappable >> 2;
 const HANDLE_WORDS = 2 + FILE_HANDLE_MAX / 4;
 
 const ALIVE = 1;
@@ -325,6 +328,7 @@ export class InodeTable {
     words[at + LOCK_OWNERS] = 0;
     words[at + HANDLE_BYTES] = 0;
     words[at + RETAINED] = 0;
+    words[at + MAPPABLE] = 0;
     words[this.#header + EVICTED]!++; // until #attach
   }
 
@@ -485,6 +489,11 @@ export class InodeTable {
     return backing;
   }
 
+  /** Whether the inode, which is open, has a backing id. */
+  isBacked(nodeid: number): boolean {
+    return this.#words[this.#table.at(nodeid) + BACKING]! > 0;
+  }
+
   /**
    * Counts a close. With the last one the backing id is kept, for the next to open, if there are
    * not too many.
@@ -502,6 +511,18 @@ export class InodeTable {
       }
     }
     this.#lock.release();
+  }
+
+  /**
+   * Counts handles through which the kernel may change the file's times without telling anybody: files that are
+   * open for reading and writing past us can be mapped.
+   */
+  countMappable(nodeid: number, change: number): void {
+    Atomics.add(this.#words, this.#table.at(nodeid) + MAPPABLE, change);
+  }
+
+  isMappable(nodeid: number): boolean {
+    return this.#words[this.#table.at(nodeid) + MAPPABLE] !== 0;
   }
 
   /** How many lock owners there are. */

@@ -1,27 +1,20 @@
 // The passthrough file system: a directory of the host, served as it is.
 
 import * as abi from "./abi-fuse.ts";
-import {
-  AT_FDCWD,
-  O_DIRECTORY,
-  O_CLOEXEC,
-  O_PATH,
-  RLIMIT_NOFILE,
-  rlimit,
-  statfs,
-} from "./abi-linux.ts";
+import { RLIMIT_NOFILE, rlimit, statfs } from "./abi-linux.ts";
 import { errnoMessage } from "./errno.ts";
 import type { Connection, Wishes } from "./filesystem.ts";
-import { cstring, smallMemory, type Memory } from "./memory.ts";
+import { smallMemory, type Memory } from "./memory.ts";
 import { passthroughAreas, type PassthroughShare } from "./passthrough-base.ts";
 import { ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
 import { PassthroughDirectories } from "./passthrough-directories.ts";
 import { InodeTable } from "./passthrough-inodes.ts";
 import { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
+import { openSource, type AccessTimes } from "./passthrough-source.ts";
 import { readU64 } from "./request.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
-import { fstatfs, openat, prlimit64 } from "./syscall.ts";
+import { fstatfs, prlimit64 } from "./syscall.ts";
 
 export { passthroughConfig, ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
 export type { PassthroughShare } from "./passthrough-base.ts";
@@ -102,16 +95,11 @@ export class PassthroughFs extends PassthroughDirectories {
  * Opens the source and makes the state that the workers will share. Throws ConfigError if that
  * fails.
  */
-export function sharePassthrough(config: PassthroughConfig): {
-  memory: Memory;
-  share: PassthroughShare;
-} {
-  const path = cstring(config.source);
-  const root = openat(AT_FDCWD, path.address, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-  if (root < 0)
-    throw new ConfigError(
-      `cannot open the source directory ${config.source}: ${errnoMessage(root)}`,
-    );
+export function sharePassthrough(
+  config: PassthroughConfig,
+  times?: AccessTimes,
+): { memory: Memory; share: PassthroughShare } {
+  const root = openSource(config.source, times);
   const layout = new SharedLayout();
   const areas = passthroughAreas(layout, descriptorLimit());
   const share = { config, areas, procFd: ProcFds.openDirectory() };

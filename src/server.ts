@@ -30,10 +30,19 @@ export interface MetricsHook {
   after(opcode: number, result: number, nanoseconds: number): void;
 }
 
-/** Sees every request and reply whole: the debug printer. */
+/** A request and its reply: those of a server, or of the handshake, before there is one. */
+export interface Traced {
+  readonly request: Request;
+  readonly reply: Reply;
+  /** How long the argument struct of SETXATTR is. */
+  readonly setxattrSize: number;
+}
+
+/** Sees every request, when its header was read, and every reply whole: the debug printer. */
 export interface Tracer {
-  request(server: Server): void;
-  reply(server: Server, length: number): void;
+  request(traced: Traced): void;
+  /** `length` is that of the reply, 0 if there is none yet. */
+  reply(traced: Traced, length: number): void;
 }
 
 export interface ServerOptions {

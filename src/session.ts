@@ -51,7 +51,7 @@ import { log } from "./log.ts";
 import { cstring, map, smallMemory } from "./memory.ts";
 import { Reply } from "./reply.ts";
 import { Request } from "./request.ts";
-import { Server, type ServerOptions } from "./server.ts";
+import { Server, type ServerOptions, type Tracer } from "./server.ts";
 import { SplicePipe } from "./session-splice.ts";
 import { ioctl, openat, read, write } from "./syscall.ts";
 
@@ -61,6 +61,8 @@ export interface SessionOptions {
    * Seconds after which the kernel aborts the connection over an unanswered request; 0 for never.
    */
   readonly requestTimeout: number;
+  /** Sees the handshake. */
+  readonly tracer?: Tracer | undefined;
 }
 
 /** The buffers of one thread that serves. */
@@ -79,17 +81,20 @@ const READ_SIZE = REQUEST_SIZE - REQUEST_BASE;
  */
 export function handshake(device: number, fs: FileSystem, options: SessionOptions): Connection {
   const { request, reply } = makeBuffers();
+  const traced = { request, reply, setxattrSize: 0 };
   for (;;) {
     let length: number;
     do length = read(device, request.address, READ_SIZE);
     while (length === -EINTR || length === -EAGAIN);
     if (length < 0) throw new Error(`cannot read from /dev/fuse: ${errnoMessage(length)}`);
     const isInit = request.begin(length) && request.opcode === FUSE_INIT;
+    options.tracer?.request(traced);
     if (!isInit || !request.takeStruct(FUSE_COMPAT_INIT_IN_SIZE))
       throw new Error("the kernel's first request on /dev/fuse is not INIT");
     const connection = answerInit(request, reply, fs, options);
     const result = connection === null ? -EPROTO : fuse_init_out.sizeof;
     const sent = reply.end(request.uniqueLow, request.uniqueHigh, result);
+    options.tracer?.reply(traced, sent);
     const written = write(device, reply.address, sent);
     if (written < 0) throw new Error(`cannot answer INIT: ${errnoMessage(written)}`);
     if (connection === null)

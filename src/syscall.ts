@@ -41,7 +41,13 @@ const ARM64: Record<keyof typeof X64, number> = {
 };
 
 /** Calls newer than the split of the tables have one number everywhere. */
-const EVERYWHERE = { openat2: 437, faccessat2: 439, fchmodat2: 452 } as const;
+const EVERYWHERE = {
+  open_tree: 428,
+  openat2: 437,
+  faccessat2: 439,
+  mount_setattr: 442,
+  fchmodat2: 452,
+} as const;
 
 const NR = { ...(process.arch === "arm64" ? ARM64 : X64), ...EVERYWHERE };
 
@@ -147,6 +153,8 @@ const raw = linkSymbols({
   setns: { ptr, args: ["i32", "i32", "i32"], returns: "i32" },
   fchdir: { ptr, args: ["i32", "i32"], returns: "i32" },
   mount: { ptr, args: ["i32", "u64", "u64", "u64", "u64", "u64"], returns: "i32" },
+  open_tree: { ptr, args: ["i32", "i32", "u64", "i32"], returns: "i32" },
+  mount_setattr: { ptr, args: ["i32", "i32", "u64", "i32", "u64", "u64"], returns: "i32" },
   umount2: { ptr, args: ["i32", "u64", "i32"], returns: "i32" },
   munmap: { ptr, args: ["i32", "u64", "u64"], returns: "i32" },
   madvise: { ptr, args: ["i32", "u64", "u64", "i32"], returns: "i32" },
@@ -333,6 +341,15 @@ export const mount = (
   flags: number,
   data: Address,
 ): number => raw.mount(NR.mount, source, target, type, flags, data);
+export const open_tree = (dirfd: number, path: Address, flags: number): number =>
+  raw.open_tree(NR.open_tree, dirfd, path, flags);
+export const mount_setattr = (
+  dirfd: number,
+  path: Address,
+  flags: number,
+  attributes: Address,
+  size: number,
+): number => raw.mount_setattr(NR.mount_setattr, dirfd, path, flags, attributes, size);
 export const umount2 = (target: Address, flags: number): number =>
   raw.umount2(NR.umount2, target, flags);
 export const munmap = (address: Address, size: number): number =>

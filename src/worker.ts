@@ -3,22 +3,19 @@
 // file, so a worker runs the same program, and main.ts sends it here.
 
 import { parentPort, Worker } from "node:worker_threads";
-import { O_CLOEXEC, AT_FDCWD, O_DIRECTORY, O_RDONLY } from "./abi-linux.ts";
 import type { Connection } from "./filesystem.ts";
 import { log, type Format, type Level } from "./log.ts";
-import { cstring, Memory } from "./memory.ts";
+import { Memory } from "./memory.ts";
 import {
   mountInNamespace,
   MountError,
-  unmount,
-  unmountInNamespace,
+  unmountPlace,
+  type MountedPlace,
   type MountOptions,
-  type NamespaceMount,
 } from "./mount.ts";
 import type { Place } from "./mount-point.ts";
 import { PassthroughFs, type PassthroughShare } from "./passthrough.ts";
 import { Channel, GONE } from "./session.ts";
-import { close, openat, syncfs } from "./syscall.ts";
 
 /** What a worker is told. */
 export type WorkerTask = ServeTask | MountTask | UnmountTask;
@@ -44,10 +41,9 @@ interface MountTask {
 
 interface UnmountTask {
   readonly role: "unmount";
-  readonly mountpoint: string;
-  readonly namespace: NamespaceMount | undefined;
+  readonly place: MountedPlace;
   readonly fusermount: string | undefined;
-  readonly how: "normal" | "lazy";
+  readonly how: "normal" | "lazy" | "if dead";
 }
 
 /** What a worker says. */
@@ -58,7 +54,7 @@ export type WorkerMessage =
   | { readonly type: "failed"; readonly reason: string }
   /** The waiters for locks are to be looked at. */
   | { readonly type: "locks" }
-  | { readonly type: "mounted"; readonly mounted: NamespaceMount }
+  | { readonly type: "mounted"; readonly mounted: MountedPlace }
   | { readonly type: "unmounted"; readonly result: number };
 
 /** Starts a worker. `hear` gets what it says, and a "failed" if it dies without a word. */
@@ -77,7 +73,7 @@ export async function runWorker(task: WorkerTask): Promise<void> {
     if (task.role === "serve") await serveTask(task, say);
     else if (task.role === "mount")
       say({ type: "mounted", mounted: mountInNamespace(task.options, task.source, task.device) });
-    else say({ type: "unmounted", result: unmountTask(task) });
+    else say({ type: "unmounted", result: unmountPlace(task.place, task.how, task.fusermount) });
   } catch (error) {
     say({ type: "failed", reason: reasonFor(error) });
   }
@@ -97,22 +93,4 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
   say({ type: "ended" });
-}
-
-function unmountTask(task: UnmountTask): number {
-  const { mountpoint, namespace, fusermount, how } = task;
-  if (namespace !== undefined) return unmountInNamespace(namespace, how);
-  if (how === "lazy") syncMount(mountpoint);
-  return unmount(mountpoint, how, fusermount);
-}
-
-/**
- * With a lazy unmount and then no daemon, what the kernel has not written back yet would be lost.
- */
-function syncMount(mountpoint: string): void {
-  const flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-  const fd = openat(AT_FDCWD, cstring(mountpoint).address, flags, 0);
-  if (fd < 0) return;
-  syncfs(fd);
-  close(fd);
 }

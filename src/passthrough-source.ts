@@ -1,0 +1,74 @@
+// Opening the directory that is served.
+//
+// Access times are the host's to keep, by the options of the mount that the source lies on. Where our own mount
+// is told otherwise (noatime, strictatime, nodiratime), the source is opened through a private copy of
+// its mount that has these options.
+
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  AT_RECURSIVE,
+  MOUNT_ATTR__ATIME,
+  MOUNT_ATTR_NOATIME,
+  MOUNT_ATTR_NODIRATIME,
+  MOUNT_ATTR_STRICTATIME,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_PATH,
+  OPEN_TREE_CLOEXEC,
+  OPEN_TREE_CLONE,
+  mount_attr,
+} from "./abi-linux.ts";
+import { errnoMessage } from "./errno.ts";
+import { log } from "./log.ts";
+import { cstring, smallMemory } from "./memory.ts";
+import { ConfigError } from "./passthrough-config.ts";
+import { writeU64 } from "./request.ts";
+import { close, mount_setattr, open_tree, openat } from "./syscall.ts";
+
+/** When access times change. What is not set is as on the mount of the source. */
+export interface AccessTimes {
+  readonly noatime: boolean;
+  readonly strictatime: boolean;
+  readonly nodiratime: boolean;
+}
+
+/** An O_PATH descriptor of the directory. Throws ConfigError. */
+export function openSource(source: string, times?: AccessTimes): number {
+  const path = cstring(source);
+  const wanted = times === undefined ? 0 : attributes(times);
+  if (wanted !== 0) {
+    const root = openCopy(path.address, wanted);
+    if (root >= 0) return root;
+    const why = errnoMessage(root);
+    log.warn(`access times change as on the mount of ${source}, which can't be copied: ${why}`);
+  }
+  const root = openat(AT_FDCWD, path.address, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+  if (root >= 0) return root;
+  throw new ConfigError(`cannot open the source directory ${source}: ${errnoMessage(root)}`);
+}
+
+function attributes(times: AccessTimes): number {
+  return (
+    (times.noatime ? MOUNT_ATTR_NOATIME : times.strictatime ? MOUNT_ATTR_STRICTATIME : 0) |
+    (times.nodiratime ? MOUNT_ATTR_NODIRATIME : 0)
+  );
+}
+
+/** The copy is mounted nowhere, and goes with its last descriptor. */
+function openCopy(path: number, wanted: number): number {
+  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
+  const root = open_tree(AT_FDCWD, path, flags);
+  if (root < 0) return root;
+  const argument = smallMemory(mount_attr.sizeof);
+  writeU64(argument.view, mount_attr.attr_set, wanted);
+  if (wanted & (MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME))
+    writeU64(argument.view, mount_attr.attr_clr, MOUNT_ATTR__ATIME);
+  const { address } = argument;
+  const empty = cstring("");
+  const all = AT_EMPTY_PATH | AT_RECURSIVE;
+  const result = mount_setattr(root, empty.address, all, address, mount_attr.sizeof);
+  if (result === 0) return root;
+  close(root);
+  return result;
+}
