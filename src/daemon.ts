@@ -2,6 +2,7 @@
 // The main thread never waits in a system call: it keeps signals, late answers, and the reasons why
 // something ended.
 
+import { constants } from "node:os";
 import { MS_NODIRATIME, MS_STRICTATIME } from "./abi-linux.ts";
 import { errnoMessage, EBUSY, EINVAL } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
@@ -9,11 +10,16 @@ import { log, type Format, type Level } from "./log.ts";
 import type { Memory } from "./memory.ts";
 import {
   mount,
+  MountError,
+  mountedPlace,
   openDevice,
+  pathToMounted,
   prepareMount,
+  type MountedPlace,
   type MountOptions,
-  type NamespaceMount,
 } from "./mount.ts";
+import { helperPath } from "./mount-fusermount.ts";
+import { readProc } from "./mount-info.ts";
 import { prepareSource } from "./mount-point.ts";
 import {
   PassthroughFs,
@@ -57,19 +63,25 @@ export async function runDaemon(options: DaemonOptions, ready: () => void): Prom
   log.configure({ level: debug ? "debug" : logLevel, format: logFormat });
   const daemon = new Daemon(options);
   // From here on a signal must not leave a mount without a daemon.
-  for (const signal of SIGNALS) process.on(signal, () => daemon.end({ how: "signal", signal }));
+  for (const signal of SIGNALS)
+    if (!isIgnored(signal)) process.on(signal, () => daemon.end({ how: "signal", signal }));
   process.on("uncaughtException", (error) =>
     daemon.end({ how: "failed", reason: error.stack ?? String(error) }),
   );
   return daemon.run(ready);
 }
 
+/** Whoever started us may have seen to it that a signal does not end us, such as nohup(1). */
+function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
+  const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readProc("self/status"))?.[1] ?? "0";
+  return ((BigInt(`0x${mask}`) >> BigInt(constants.signals[signal] - 1)) & 1n) === 1n;
+}
+
 class Daemon {
   readonly #options: DaemonOptions;
   readonly #source: string;
   #mountpoint: string;
-  #namespace: NamespaceMount | undefined;
-  #mounted = false;
+  #place: MountedPlace | undefined;
   #ending: Ending | undefined;
   #ended: ((ending: Ending) => void) | undefined;
 
@@ -125,7 +137,7 @@ class Daemon {
 
   #mount(): number {
     const device = mount({ ...this.#options.mount, mountpoint: this.#mountpoint });
-    this.#mounted = true;
+    this.#place = mountedPlace(this.#mountpoint);
     return device;
   }
 
@@ -135,9 +147,8 @@ class Daemon {
     const { mount: options } = this.#options;
     const message = await ask({ role: "mount", options, source, device });
     if (message.type !== "mounted") throw new Error(reasonOf(message));
-    this.#namespace = message.mounted;
+    this.#place = message.mounted;
     this.#mountpoint = message.mounted.mountpoint;
-    this.#mounted = true;
     return device;
   }
 
@@ -193,7 +204,9 @@ class Daemon {
 
   async #finish(ending: Ending): Promise<number> {
     if (ending.how === "unmounted") {
-      log.info(`${this.#mountpoint} was unmounted`);
+      const left = await this.#unmount("if dead");
+      if (left === 0) log.warn(`the connection of ${this.#mountpoint} was aborted; unmounted it`);
+      else log.info(`${this.#mountpoint} was unmounted`);
       return 0;
     }
     if (ending.how === "failed") {
@@ -201,6 +214,7 @@ class Daemon {
       await this.#unmount("lazy");
       return 1;
     }
+    await this.#sync();
     const error = await this.#unmount("normal");
     if (error === 0 || error === -EINVAL) {
       log.info(`${ending.signal}: unmounted ${this.#mountpoint}`);
@@ -220,29 +234,34 @@ class Daemon {
     return 1;
   }
 
+  /**
+   * Has the kernel hand over what programs have written and mapped: with the daemon gone, it would be
+   * lost wherever the mount is still in use. By another process: a thread of the daemon that waited
+   * for the daemon's answers could not be killed.
+   */
+  async #sync(): Promise<void> {
+    if (this.#place === undefined) return;
+    try {
+      const line = ["sync", "-f", pathToMounted(this.#place)];
+      const env = { PATH: helperPath(), LC_ALL: "C" };
+      const child = Bun.spawn(line, { env, stdio: ["ignore", "ignore", "pipe"] });
+      const said = await new Response(child.stderr).text();
+      if ((await child.exited) !== 0) throw new Error(said.trim());
+    } catch (error) {
+      const { message } = error as Error;
+      log.warn(`cannot see to it that everything written reaches ${this.#source}: ${message}`);
+    }
+  }
+
   /** In a worker of its own, since it waits for requests to be answered. Returns 0 or -errno. */
-  async #unmount(how: "normal" | "lazy"): Promise<number> {
-    if (!this.#mounted) return 0;
+  async #unmount(how: "normal" | "lazy" | "if dead"): Promise<number> {
+    const place = this.#place;
+    if (place === undefined) return 0;
     const { fusermount } = this.#options.mount;
-    const message = await ask({
-      role: "unmount",
-      mountpoint: this.#mountpoint,
-      namespace: this.#namespace,
-      fusermount,
-      how,
-    });
-    if (message.type !== "unmounted") throw new Error(reasonOf(message));
+    const message = await ask({ role: "unmount", place, fusermount, how });
+    if (message.type !== "unmounted") throw new MountError(reasonOf(message));
     return message.result;
   }
-}
-
-function accessTimes(options: MountOptions): AccessTimes {
-  const { noatime, extraFlags } = options;
-  return {
-    noatime,
-    strictatime: (extraFlags & MS_STRICTATIME) !== 0,
-    nodiratime: (extraFlags & MS_NODIRATIME) !== 0,
-  };
 }
 
 /** Has a worker do one thing. Resolves with its answer. */
