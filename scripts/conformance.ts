@@ -457,6 +457,8 @@ async function main(options: ConformanceOptions): Promise<number> {
   if (options.dir !== undefined) mkdirSync(options.dir, { recursive: true });
   const parent = resolve(options.dir ?? tmpdir());
   held = { directory: mkdtempSync(join(parent, "fuse-backend-conformance-")), helper: false };
+  // Tests act as users who must get to the mount points in it.
+  chmodSync(held.directory, 0o755);
   const kept = options.results === undefined;
   const results = resolve(
     options.results ?? mkdtempSync(join(tmpdir(), "fuse-backend-conformance-results-")),

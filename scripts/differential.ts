@@ -1,10 +1,13 @@
-// Runs the differential test for as long as you like: random operations on a plain directory and on a mount
-// must give the same results. Needs root and dist/fuse-backend.
+// Runs the differential test for as long as you like: random operations on a plain directory and on
+// a mount must give the same results. Needs root and dist/fuse-backend.
 //
-//   bun scripts/differential.ts                       ten rounds of 1000 operations, with each set of options
+//   bun scripts/differential.ts
+//       ten rounds of 1000 operations, with each set of options
 //   bun scripts/differential.ts --rounds 1000 --operations 5000
-//   bun scripts/differential.ts --seed 42 --rounds 1 --options='--cache never'     replay one round
-//   bun scripts/differential.ts --replay FILE         a JSON list of operations, as a failure prints it
+//   bun scripts/differential.ts --seed 42 --rounds 1 --options='--cache never'
+//       repeats one round
+//   bun scripts/differential.ts --replay FILE
+//       does a JSON list of operations, as a failure prints it
 //
 // FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' tests another daemon.
 
@@ -40,8 +43,16 @@ async function replay(test: DifferentialTest, file: string): Promise<void> {
   if (difference !== undefined) process.exitCode = 1;
 }
 
+let running: DifferentialTest | undefined;
+for (const signal of ["SIGINT", "SIGTERM"] as const)
+  process.once(signal, async () => {
+    await running?.[Symbol.asyncDispose]();
+    process.exit(1);
+  });
+
 for (const options of configurations) {
   await using test = await DifferentialTest.start(options);
+  running = test;
   try {
     await (values.replay === undefined ? rounds(test, options) : replay(test, values.replay));
   } catch (error) {

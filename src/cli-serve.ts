@@ -9,9 +9,14 @@ import { log } from "./log.ts";
 import { notifyServiceManager } from "./notify-ready.ts";
 
 /**
- * Serves until the end, and returns the exit code. `ready` is to be called when the mount answers.
+ * Serves until the end, and returns the exit code. `ready` is to be called when the mount answers,
+ * `stopping` when the end begins.
  */
-export type RunDaemon = (options: DaemonOptions, ready: () => void) => Promise<number>;
+export type RunDaemon = (
+  options: DaemonOptions,
+  ready: () => void,
+  stopping: () => void,
+) => Promise<number>;
 
 /** Returns the exit code: of the daemon, or in the background that of its start. */
 export async function serve(options: DaemonOptions, runDaemon: RunDaemon): Promise<number> {
@@ -21,7 +26,7 @@ export async function serve(options: DaemonOptions, runDaemon: RunDaemon): Promi
   if (readiness !== undefined) process.chdir("/");
   if (options.pidFile !== undefined) checkPidFile(options.pidFile);
   let failed = false;
-  const code = await runDaemon(options, () => {
+  const ready = (): void => {
     try {
       if (options.pidFile !== undefined) writePidFile(options.pidFile);
     } catch (error) {
@@ -34,8 +39,8 @@ export async function serve(options: DaemonOptions, runDaemon: RunDaemon): Promi
       log.error("whoever started this was gone before the mount answered");
     }
     if (failed) process.kill(process.pid, "SIGTERM");
-  });
-  notifyServiceManager("STOPPING=1");
+  };
+  const code = await runDaemon(options, ready, () => notifyServiceManager("STOPPING=1"));
   return failed ? 1 : code;
 }
 

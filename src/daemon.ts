@@ -3,11 +3,12 @@
 // something ended.
 
 import { constants } from "node:os";
+import type { Activity } from "./activity.ts";
 import { MS_NODIRATIME, MS_STRICTATIME } from "./abi-linux.ts";
 import { errnoMessage, EBUSY, EINVAL } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
+import { STUCK_CHECK_MS, WORKERS_GROWN_MAX } from "./limits.ts";
 import { log, type Format, type Level } from "./log.ts";
-import type { Memory } from "./memory.ts";
 import {
   mount,
   MountError,
@@ -21,15 +22,10 @@ import {
 import { helperPath } from "./mount-fusermount.ts";
 import { readProc } from "./mount-info.ts";
 import { prepareSource } from "./mount-point.ts";
-import {
-  PassthroughFs,
-  sharePassthrough,
-  type PassthroughConfig,
-  type PassthroughShare,
-} from "./passthrough.ts";
+import { PassthroughFs, sharePassthrough, type PassthroughConfig } from "./passthrough.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
-import { spawnWorker, type WorkerMessage, type WorkerTask } from "./worker.ts";
+import { spawnWorker, type ServeTask, type WorkerMessage, type WorkerTask } from "./worker.ts";
 
 export type { MountOptions } from "./mount.ts";
 
@@ -56,12 +52,17 @@ type Ending =
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
- * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests.
+ * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests,
+ * `stopping` when the end begins, for whatever reason.
  */
-export async function runDaemon(options: DaemonOptions, ready: () => void): Promise<number> {
+export async function runDaemon(
+  options: DaemonOptions,
+  ready: () => void,
+  stopping: () => void = () => {},
+): Promise<number> {
   const { logLevel, logFormat, debug } = options;
   log.configure({ level: debug ? "debug" : logLevel, format: logFormat });
-  const daemon = new Daemon(options);
+  const daemon = new Daemon(options, stopping);
   // From here on a signal must not leave a mount without a daemon.
   for (const signal of SIGNALS)
     if (!isIgnored(signal)) process.on(signal, () => daemon.end({ how: "signal", signal }));
@@ -79,14 +80,18 @@ function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
 
 class Daemon {
   readonly #options: DaemonOptions;
+  readonly #stopping: () => void;
   readonly #source: string;
   #mountpoint: string;
   #place: MountedPlace | undefined;
+  /** How many workers there are. */
+  #serving = 0;
   #ending: Ending | undefined;
   #ended: ((ending: Ending) => void) | undefined;
 
-  constructor(options: DaemonOptions) {
+  constructor(options: DaemonOptions, stopping: () => void) {
     this.#options = options;
+    this.#stopping = stopping;
     this.#source = options.passthrough.source;
     this.#mountpoint = options.mount.mountpoint;
   }
@@ -101,6 +106,7 @@ class Daemon {
       return;
     }
     this.#ending = ending;
+    this.#stopping();
     this.#ended?.(ending);
   }
 
@@ -111,7 +117,7 @@ class Daemon {
     const { memory, share } = sharePassthrough(config, accessTimes(this.#options.mount));
     const device = inNamespace ? await this.#mountInNamespace() : this.#mount();
     try {
-      const fs = new PassthroughFs(memory, share, () => {});
+      const fs = new PassthroughFs(memory, share, -1, () => {});
       const { debug, requestTimeout } = this.#options;
       // Loaded only if it is wanted: the start is to be quick.
       const tracer = debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
@@ -121,13 +127,20 @@ class Daemon {
         this.#ended = resolve;
         if (this.#ending !== undefined) resolve(this.#ending);
       });
-      await this.#startWorkers(device, connection, memory, share, () => waiters.changed());
+      const { address, size } = memory;
+      const common = { device, connection, memory: { address, size }, share };
+      const start = (worker: number): Promise<void> =>
+        this.#startWorker({ ...common, worker }, () => waiters.changed());
+      const { workers } = this.#options;
+      await Promise.all(Array.from({ length: workers }, (_, worker) => start(worker)));
+      const relief = this.#relieve(fs.activity, start);
       if (this.#ending === undefined) {
         this.#tellMounted(connection);
         ready();
       }
       const ending = await ended;
       waiters.stop();
+      clearInterval(relief);
       return await this.#finish(ending);
     } catch (error) {
       await this.#unmount("lazy");
@@ -152,44 +165,36 @@ class Daemon {
     return device;
   }
 
-  /** Resolves when all are about to serve. */
-  async #startWorkers(
-    device: number,
-    connection: Connection,
-    memory: Memory,
-    share: PassthroughShare,
+  /** Starts a worker on a clone of `device`; the first on the descriptor itself. Resolves when it serves. */
+  #startWorker(
+    task: Pick<ServeTask, "worker" | "device" | "connection" | "memory" | "share">,
     locksChanged: () => void,
   ): Promise<void> {
-    const { logLevel, logFormat, debug, workers: count } = this.#options;
-    const { address, size } = memory;
-    let serving = count;
-    const starting: Promise<void>[] = [];
-    for (let index = 0; index < count; index++) {
-      const task: WorkerTask = {
-        role: "serve",
-        device: index === 0 ? device : cloneDevice(device),
-        connection,
-        memory: { address, size },
-        share,
-        logLevel,
-        logFormat,
-        debug,
-      };
-      starting.push(
-        new Promise((resolve) => {
-          spawnWorker(task, (message) => {
-            if (message.type === "ready") resolve();
-            else if (message.type === "locks") locksChanged();
-            else if (message.type === "ended" && --serving === 0) this.end({ how: "unmounted" });
-            else if (message.type === "failed") {
-              resolve();
-              this.end({ how: "failed", reason: reasonOf(message) });
-            }
-          });
-        }),
-      );
-    }
-    await Promise.all(starting);
+    const { logLevel, logFormat, debug } = this.#options;
+    const device = task.worker === 0 ? task.device : cloneDevice(task.device);
+    this.#serving++;
+    return new Promise((resolve) => {
+      spawnWorker({ ...task, role: "serve", device, logLevel, logFormat, debug }, (message) => {
+        if (message.type === "ready") resolve();
+        else if (message.type === "locks") locksChanged();
+        else if (message.type === "ended" && --this.#serving === 0) this.end({ how: "unmounted" });
+        else if (message.type === "failed") {
+          resolve();
+          this.end({ how: "failed", reason: reasonOf(message) });
+        }
+      });
+    });
+  }
+
+  /** Starts one more worker whenever all have been at the same request for a while: a slow disk, say. */
+  #relieve(activity: Activity, start: (worker: number) => Promise<void>): Timer {
+    return setInterval(() => {
+      const count = this.#serving;
+      if (count >= WORKERS_GROWN_MAX || this.#ending !== undefined || !activity.areStuck(count))
+        return;
+      log.info(`all ${count} workers have slow requests in hand: one more is started`);
+      void start(count);
+    }, STUCK_CHECK_MS);
   }
 
   #tellMounted(connection: Connection): void {
@@ -262,6 +267,15 @@ class Daemon {
     if (message.type !== "unmounted") throw new MountError(reasonOf(message));
     return message.result;
   }
+}
+
+function accessTimes(options: MountOptions): AccessTimes {
+  const { noatime, extraFlags } = options;
+  return {
+    noatime,
+    strictatime: (extraFlags & MS_STRICTATIME) !== 0,
+    nodiratime: (extraFlags & MS_NODIRATIME) !== 0,
+  };
 }
 
 /** Has a worker do one thing. Resolves with its answer. */

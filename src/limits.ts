@@ -61,6 +61,13 @@ export const DESCRIPTOR_CACHE_MIN = 64;
 export const DESCRIPTORS_RELIEVED = 32;
 
 export const WORKERS_MAX = 64;
+/** How many workers there are at most when more are started because all are stuck. */
+export const WORKERS_GROWN_MAX = 16;
+/** How often that is looked at. */
+export const STUCK_CHECK_MS = 250;
+/** How long is waited for requests that other workers have in hand: so many times so long. */
+export const SETTLE_STEPS = 50;
+export const SETTLE_STEP_US = 100;
 
 /** How long a thread that also has an event loop waits for requests, and serves them, in one turn. */
 export const IDLE_TURN_MS = 10;

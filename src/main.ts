@@ -3,9 +3,9 @@
 import { main } from "./cli.ts";
 
 if (Bun.isMainThread) {
-  const code = await main(process.argv0, process.argv.slice(2), async (options, ready) => {
+  const code = await main(process.argv0, process.argv.slice(2), async (...given) => {
     const { runDaemon } = await import("./daemon.ts");
-    return runDaemon(options, ready);
+    return runDaemon(...given);
   });
   process.exit(code);
 } else {

@@ -25,6 +25,7 @@ import {
   S_IFLNK,
   S_IFREG,
   S_ISGID,
+  S_ISUID,
   UTIME_NOW,
   UTIME_OMIT,
   stat,
@@ -110,9 +111,8 @@ export abstract class PassthroughAttributes extends PassthroughNames {
       const gid = valid & FATTR_GID ? changes.gid : UNCHANGED;
       result = fchownat(fd, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
     }
-    if (result >= 0 && valid & FATTR_SIZE) result = this.#setSize(nodeid, fd, changes);
-    if (result >= 0 && (valid & FATTR_ALL) === 0)
-      result = this.#killPrivileges(context, nodeid, fd);
+    if (result >= 0 && valid & FATTR_SIZE) result = this.#setSize(context, nodeid, fd, changes);
+    if (result >= 0 && (valid & FATTR_ALL) === 0) result = this.killPrivileges(context, nodeid, fd);
     if (result >= 0 && valid & (FATTR_ATIME | FATTR_MTIME)) result = this.#setTimes(fd, changes);
     if (result >= 0) result = fstat(fd, this.stat.address);
     if (result >= 0) this.showAttr(nodeid, out);
@@ -123,17 +123,23 @@ export abstract class PassthroughAttributes extends PassthroughNames {
   /**
    * With killpriv v2, a SETATTR that changes nothing is how the kernel tells that privileges are to
    * be taken off a file: before it writes to the file itself (FUSE passthrough), before FALLOCATE
-   * and COPY_FILE_RANGE, and at a chown(2) to nobody. Which bits go depends on whether the caller
-   * may keep them.
+   * and COPY_FILE_RANGE, and at a chown(2) to nobody. The host does the same at such a chown, but
+   * for our groups and capabilities; what differs is a set-group-id bit without the right to execute.
    */
-  #killPrivileges(context: Context, nodeid: number, fd: number): number {
+  protected killPrivileges(context: Context, nodeid: number, fd: number): number {
     if (this.inodes.type(nodeid) !== S_IFREG) return 0;
-    const keeps = this.credentials.callerHas(context.pid, CAP_FSETID);
-    if (!keeps) this.credentials.dropFsetid();
     const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
-    const result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
-    if (!keeps) this.credentials.raiseFsetid();
-    return result;
+    let result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
+    if (result >= 0) result = fstat(fd, this.stat.address);
+    if (result < 0) return result;
+    const { view } = this.stat;
+    const mode = view.getUint32(stat.st_mode, true);
+    if (!(mode & S_ISGID)) return 0;
+    const { credentials } = this;
+    const stays =
+      credentials.callerHas(context.pid, CAP_FSETID) ||
+      credentials.callerIsIn(context.pid, view.getUint32(stat.st_gid, true));
+    return stays ? 0 : this.#chmod(fd, mode & 0o7777 & ~S_ISGID);
   }
 
   #chmod(fd: number, mode: number): number {
@@ -145,27 +151,33 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     return fchmodat(this.proc.dirfd, this.proc.name(fd), mode);
   }
 
-  #setSize(nodeid: number, fd: number, changes: AttrChanges): number {
+  /** Takes set-user-id and set-group-id off a file that is about to be written to, if it has them. */
+  protected killSetIdBits(context: Context, nodeid: number, fd: number): number {
+    const result = fstat(fd, this.stat.address);
+    if (result < 0) return result;
+    const mode = this.stat.view.getUint32(stat.st_mode, true);
+    return mode & (S_ISUID | S_ISGID) ? this.killPrivileges(context, nodeid, fd) : 0;
+  }
+
+  #setSize(context: Context, nodeid: number, fd: number, changes: AttrChanges): number {
     const { size, valid, fh } = changes;
     if (this.config.sealSize) return -EPERM;
     if (size > FILE_OFFSET_MAX) return -EFBIG;
     // truncate(2) on a link of /proc would open a device or FIFO.
     const type = this.inodes.type(nodeid);
     if (type !== S_IFREG) return type === S_IFLNK ? -EINVAL : -EISDIR;
-    const kill = (valid & FATTR_KILL_SUIDGID) !== 0;
-    if (kill) this.credentials.dropFsetid();
-    try {
-      if (fh !== NO_HANDLE && this.handles.acquire(fh, nodeid)) {
-        const open = this.handles.fd(fh);
-        const writable = open >= 0 && (this.handles.flags(fh) & O_ACCMODE) !== O_RDONLY;
-        const result = writable ? ftruncate(open, size) : -EBADF;
-        this.handles.release(fh);
-        if (writable) return result;
-      }
-      return truncate(this.proc.path(fd), size);
-    } finally {
-      if (kill) this.credentials.raiseFsetid();
+    if (valid & FATTR_KILL_SUIDGID) {
+      const killed = this.killSetIdBits(context, nodeid, fd);
+      if (killed < 0) return killed;
     }
+    if (fh !== NO_HANDLE && this.handles.acquire(fh, nodeid)) {
+      const open = this.handles.fd(fh);
+      const writable = open >= 0 && (this.handles.flags(fh) & O_ACCMODE) !== O_RDONLY;
+      const result = writable ? ftruncate(open, size) : -EBADF;
+      this.handles.release(fh);
+      if (writable) return result;
+    }
+    return truncate(this.proc.path(fd), size);
   }
 
   #setTimes(fd: number, changes: AttrChanges): number {

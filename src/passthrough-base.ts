@@ -5,6 +5,7 @@
 // passthrough-directories.ts, each a class that extends the one before; passthrough.ts is the
 // whole.
 
+import { Activity } from "./activity.ts";
 import {
   O_ACCMODE,
   O_APPEND,
@@ -40,6 +41,7 @@ export interface PassthroughAreas {
   readonly inodes: InodeAreas;
   readonly handles: HandleAreas;
   readonly locks: LockAreas;
+  readonly activity: number;
 }
 
 /** Lays the shared state out. `descriptors` is the most that the process may have open. */
@@ -49,6 +51,7 @@ export function passthroughAreas(layout: SharedLayout, descriptors: number): Pas
     inodes: InodeTable.areas(layout, Math.max(DESCRIPTOR_CACHE_MIN, ring)),
     handles: HandleTable.areas(layout),
     locks: LockTable.areas(layout),
+    activity: Activity.area(layout),
   };
 }
 
@@ -69,14 +72,16 @@ export abstract class PassthroughBase extends FileSystem {
   protected readonly inodes: InodeTable;
   protected readonly handles: HandleTable;
   protected readonly locks: LockTable;
+  readonly activity: Activity;
   protected readonly credentials = new Credentials();
   protected readonly stat: Memory = smallMemory(stat.sizeof);
 
   /**
-   * To be made on the thread that serves with it, in the memory that `share.areas` was laid out
-   * for. `locksChanged` gets the main thread to look after the waiters for locks.
+   * To be made on the thread that serves with it, in the memory that `share.areas` was laid out for.
+   * `worker` is the number of the worker that it is for, -1 for the main thread. `locksChanged` gets
+   * the main thread to look after the waiters for locks.
    */
-  constructor(memory: Memory, share: PassthroughShare, locksChanged: () => void) {
+  constructor(memory: Memory, share: PassthroughShare, worker: number, locksChanged: () => void) {
     super();
     const { config, areas } = share;
     this.config = config;
@@ -85,6 +90,7 @@ export abstract class PassthroughBase extends FileSystem {
     const options = { fileHandles, mntid, useHostIno };
     this.inodes = new InodeTable(memory, areas.inodes, options, this.proc);
     this.handles = new HandleTable(memory, areas.handles);
+    this.activity = new Activity(memory, areas.activity, worker);
     this.locks = new LockTable(memory, areas.locks, this.inodes, locksChanged);
   }
 

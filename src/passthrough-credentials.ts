@@ -1,6 +1,5 @@
 // Acting as the caller. What creates something does it with the caller's user and group id, so that
-// it belongs to the caller; what must clear set-user-id bits does it without the capability to
-// leave them.
+// it belongs to the caller.
 //
 // All of this is of the calling thread alone: raw system calls, not libc's, which change all
 // threads. What was changed is put back in `finally`; if that fails the process ends, because
@@ -12,7 +11,6 @@ import {
   _LINUX_CAPABILITY_VERSION_3,
   cap_data,
   cap_header,
-  CAP_FSETID,
   CAP_SETUID,
   CLONE_FS,
 } from "./abi-linux.ts";
@@ -22,7 +20,8 @@ import type { Context } from "./filesystem.ts";
 import { smallMemory } from "./memory.ts";
 import {
   capget,
-  capset,
+  getegid,
+  geteuid,
   prctl,
   setgroups,
   setresgid,
@@ -38,20 +37,20 @@ const UNCHANGED = -1;
 export class Credentials {
   /** Whether this thread may become somebody else. */
   readonly privileged: boolean;
+  /** Who this thread is itself. */
+  readonly #uid = geteuid();
+  readonly #gid = getegid();
   /** Whether the capabilities stay when the user id changes. */
   #keepsCapabilities = false;
-  readonly #header = smallMemory(cap_header.sizeof);
-  readonly #capabilities = smallMemory(2 * cap_data.sizeof);
-  readonly #reduced = smallMemory(2 * cap_data.sizeof);
   #umask = -1;
 
   constructor() {
-    this.#header.view.setUint32(cap_header.version, _LINUX_CAPABILITY_VERSION_3, true);
-    const got = capget(this.#header.address, this.#capabilities.address);
+    const header = smallMemory(cap_header.sizeof);
+    const capabilities = smallMemory(2 * cap_data.sizeof);
+    header.view.setUint32(cap_header.version, _LINUX_CAPABILITY_VERSION_3, true);
+    const got = capget(header.address, capabilities.address);
     assert(got === 0, "a thread can read its own capabilities");
-    this.#reduced.bytes.set(this.#capabilities.bytes);
-    const effective = this.#capabilities.view.getUint32(cap_data.effective, true);
-    this.#reduced.view.setUint32(cap_data.effective, effective & ~(1 << CAP_FSETID), true);
+    const effective = capabilities.view.getUint32(cap_data.effective, true);
     this.privileged = (effective & (1 << CAP_SETUID)) !== 0;
   }
 
@@ -79,7 +78,7 @@ export class Credentials {
       this.#umask = mask;
     }
     const { uid, gid } = context;
-    if (!this.privileged || (uid === 0 && gid === 0)) return 0;
+    if (!this.privileged || (uid === this.#uid && gid === this.#gid)) return 0;
     if (uid === FUSE_INVALID_UIDGID || gid === FUSE_INVALID_UIDGID) return -EOVERFLOW;
     const { groupCount, groups } = context.extensions;
     let result = 0;
@@ -90,10 +89,10 @@ export class Credentials {
   }
 
   restore(context: Context): void {
-    if (!this.privileged || (context.uid === 0 && context.gid === 0)) return;
+    if (!this.privileged || (context.uid === this.#uid && context.gid === this.#gid)) return;
     const restored =
-      setresuid(UNCHANGED, 0, UNCHANGED) === 0 &&
-      setresgid(UNCHANGED, 0, UNCHANGED) === 0 &&
+      setresuid(UNCHANGED, this.#uid, UNCHANGED) === 0 &&
+      setresgid(UNCHANGED, this.#gid, UNCHANGED) === 0 &&
       (this.#keepsCapabilities || setgroups(0, 0) === 0);
     assert(restored, "credentials can be put back");
   }
@@ -103,29 +102,24 @@ export class Credentials {
    * kernel does not say it, so /proc has to be read. A caller that we can't see has none.
    */
   callerHas(pid: number, capability: number): boolean {
-    if (pid === 0) return false;
-    try {
-      const status = readFileSync(`/proc/${pid}/status`, "latin1");
-      const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0";
-      return ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
-    } catch {
-      return false; // it is gone
-    }
+    const effective = BigInt(`0x${statusField(pid, "CapEff") || "0"}`);
+    return ((effective >> BigInt(capability)) & 1n) === 1n;
   }
 
-  /**
-   * From here until `raiseFsetid`, the kernel clears set-user-id and set-group-id bits of what is
-   * written.
-   */
-  dropFsetid(): void {
-    if (!this.privileged) return;
-    const result = capset(this.#header.address, this.#reduced.address);
-    assert(result === 0, "a capability can be dropped");
+  /** Whether the calling thread `pid` is in a group; as slow as `callerHas`. */
+  callerIsIn(pid: number, gid: number): boolean {
+    const fsgid = statusField(pid, "Gid").split(/\s+/)[3];
+    return [fsgid, ...statusField(pid, "Groups").split(/\s+/)].includes(String(gid));
   }
+}
 
-  raiseFsetid(): void {
-    if (!this.privileged) return;
-    const result = capset(this.#header.address, this.#capabilities.address);
-    assert(result === 0, "capabilities can be put back");
+/** A field of /proc/PID/status; empty if the thread is gone, or of another pid namespace. */
+function statusField(pid: number, name: string): string {
+  if (pid === 0) return "";
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, "latin1");
+    return new RegExp(`^${name}:[ \t]*(.*?)[ \t]*$`, "m").exec(status)?.[1] ?? "";
+  } catch {
+    return "";
   }
 }

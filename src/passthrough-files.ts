@@ -140,7 +140,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   // --- Opening and closing ---
 
   override open(
-    _context: Context,
+    context: Context,
     nodeid: number,
     flags: number,
     fuseFlags: number,
@@ -149,12 +149,19 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (this.config.noOpen) return -ENOSYS;
     if (this.config.sealSize && flags & O_TRUNC) return -EPERM;
     const inode = this.inodes.acquire(nodeid);
-    const result = inode < 0 ? inode : this.#open(nodeid, inode, flags, fuseFlags, out);
+    const result = inode < 0 ? inode : this.#open(context, nodeid, inode, flags, fuseFlags, out);
     this.inodes.release(nodeid);
     return result;
   }
 
-  #open(nodeid: number, inode: number, flags: number, fuseFlags: number, out: OpenOut): number {
+  #open(
+    context: Context,
+    nodeid: number,
+    inode: number,
+    flags: number,
+    fuseFlags: number,
+    out: OpenOut,
+  ): number {
     const type = this.inodes.type(nodeid);
     // The kernel opens devices, FIFOs and sockets by itself. Whoever asks us to must not get there.
     if (type !== S_IFREG) return type === S_IFDIR ? -EISDIR : -ENXIO;
@@ -162,15 +169,16 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const needsFd = this.#backings.device < 0 || (flags & (O_ACCMODE | O_TRUNC)) !== O_RDONLY;
     let fd = -1;
     if (needsFd) {
-      const kill = (fuseFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
-      if (kill) this.credentials.dropFsetid();
+      if (fuseFlags & FUSE_OPEN_KILL_SUIDGID) {
+        const killed = this.killSetIdBits(context, nodeid, inode);
+        if (killed < 0) return killed;
+      }
       fd = this.reopen(inode, this.hostFlags(flags));
       if (fd === -EPERM && this.config.writeback && flags & O_APPEND) {
         // An append-only file: the host insists on O_APPEND, so the kernel must not collect writes.
         fd = this.reopen(inode, this.hostFlags(flags) | O_APPEND);
         out.openFlags = FOPEN_DIRECT_IO;
       }
-      if (kill) this.credentials.raiseFsetid();
       if (fd < 0) return fd;
     }
     const result = this.#finishOpen(nodeid, inode, fd, flags, out);
@@ -221,17 +229,15 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (this.config.noOpen) return -ENOSYS;
     const dirfd = this.inodes.acquire(parent);
     let fd = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
-    const kill = (fuseFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
     try {
       // O_NONBLOCK: if it is a FIFO by now, opening must not wait for its other end.
       const host = this.hostFlags(flags) | (flags & O_EXCL) | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
-      if (kill) this.credentials.dropFsetid();
       if (fd >= 0) fd = this.openAt(dirfd, name.address, host, mode);
-      if (kill) this.credentials.raiseFsetid();
     } finally {
       this.credentials.restore(context);
     }
-    const result = fd < 0 ? fd : this.#enterOpened(context, fd, flags, entry, out);
+    const kill = (fuseFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
+    const result = fd < 0 ? fd : this.#enterOpened(context, fd, flags, kill, entry, out);
     this.inodes.release(parent);
     return result;
   }
@@ -253,13 +259,20 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     } finally {
       this.credentials.restore(context);
     }
-    const result = fd < 0 ? fd : this.#enterOpened(context, fd, flags, entry, out);
+    const result = fd < 0 ? fd : this.#enterOpened(context, fd, flags, false, entry, out);
     this.inodes.release(parent);
     return result;
   }
 
-  /** Enters the file that was just opened as `fd`, which it takes over. */
-  #enterOpened(context: Context, fd: number, flags: number, entry: EntryOut, out: OpenOut): number {
+  /** Enters the file that was just opened as `fd`, which it takes over; `kill` takes privileges off. */
+  #enterOpened(
+    context: Context,
+    fd: number,
+    flags: number,
+    kill: boolean,
+    entry: EntryOut,
+    out: OpenOut,
+  ): number {
     const path = this.reopen(fd, O_PATH);
     let result = path < 0 ? path : this.label(context, path);
     let nodeid = 0;
@@ -278,8 +291,10 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       return result;
     }
     const inode = this.inodes.acquire(nodeid);
-    result = inode < 0 ? inode : this.#finishOpen(nodeid, inode, fd, flags, out);
-    if (inode < 0) close(fd);
+    // With O_TRUNC, in case that the file was there after all.
+    result = inode >= 0 && kill ? this.killSetIdBits(context, nodeid, inode) : inode;
+    if (result >= 0) result = this.#finishOpen(nodeid, inode, fd, flags, out);
+    else close(fd);
     if (result >= 0 && this.inodes.isMappable(nodeid)) entry.attrTimeout = 0;
     this.inodes.release(nodeid);
     if (result < 0) this.forget(nodeid, 1);
@@ -375,7 +390,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   }
 
   override write(
-    _context: Context,
+    context: Context,
     nodeid: number,
     fh: number,
     offset: number,
@@ -387,11 +402,10 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const fd = this.#use(nodeid, fh, O_WRONLY);
     if (fd < 0) return fd;
     this.#followFlags(fh, fd, flags);
-    const sealed = this.config.sealSize ? this.#checkSize(fd, offset + data.length) : 0;
-    const kill = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
-    if (kill) this.credentials.dropFsetid();
-    const result = sealed < 0 ? sealed : data.writeTo(fd, offset);
-    if (kill) this.credentials.raiseFsetid();
+    let result = this.config.sealSize ? this.#checkSize(fd, offset + data.length) : 0;
+    if (result >= 0 && writeFlags & FUSE_WRITE_KILL_SUIDGID)
+      result = this.killSetIdBits(context, nodeid, fd);
+    if (result >= 0) result = data.writeTo(fd, offset);
     this.#done(fh, fd);
     return result;
   }
@@ -485,7 +499,16 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (!this.config.locks) return -ENOSYS;
     const index = this.#lockOwner(nodeid, owner);
     if (index < 0) return index;
-    const result = this.locks.test(nodeid, index, lock);
+    const { start, end, type } = lock;
+    let result = this.locks.test(nodeid, index, lock);
+    if (result === 0 && lock.type !== F_UNLCK) {
+      // What stands in the way may be of a file that was just closed.
+      this.activity.settle();
+      lock.start = start;
+      lock.end = end;
+      lock.type = type;
+      result = this.locks.test(nodeid, index, lock);
+    }
     this.locks.unpin(index);
     return result;
   }
@@ -520,6 +543,10 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const index = this.#lockOwner(nodeid, owner);
     if (index < 0) return index;
     let result = this.locks.set(index, fh, lock);
+    if (result === -EAGAIN && !wait) {
+      this.activity.settle();
+      result = this.locks.set(index, fh, lock);
+    }
     if (result === -EAGAIN && wait) {
       result = this.locks.wait(context, index, -1, lock);
       if (result === 0) result = REPLY_LATER;
@@ -532,6 +559,10 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const fd = this.#use(nodeid, fh, O_RDONLY);
     if (fd < 0) return fd;
     let result = this.locks.setFlock(fd, lock.type);
+    if (result === -EAGAIN && !wait) {
+      this.activity.settle();
+      result = this.locks.setFlock(fd, lock.type);
+    }
     if (result === -EAGAIN && wait) {
       result = this.locks.wait(context, 0, fd, lock);
       if (result === 0) result = REPLY_LATER;

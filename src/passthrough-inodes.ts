@@ -448,25 +448,29 @@ export class InodeTable {
   /**
    * A name of the file behind `fd`, whose struct stat is `from`, is about to be removed. If it is
    * an inode that has no descriptor, it gets this one, because a removed file can't be opened
-   * again. Takes over `fd`.
+   * again. Takes over `fd`. Returns the nodeid, pinned, so that the descriptor is there until the
+   * name is gone: then `release` has to follow. 0 if the kernel does not know the file.
    */
-  rescue(fd: number, from: Memory): void {
+  rescue(fd: number, from: Memory): number {
     const device = this.#devices.find(fd, from);
     const low = from.i32[stat.st_ino >> 2]!;
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
+    let known = 0;
     let taken = false;
     this.#lock.acquire();
     if (device >= 0) {
       const index = this.#find(this.#bucket(low, high, device), low, high, device);
-      if (index !== 0) {
-        const at = this.#table.at(index);
-        const needed = this.#words[at + FD]! < 0 && this.#words[at + RETAINED] === 0;
-        taken = needed && this.#isSame(index, fd);
+      const at = this.#table.at(index);
+      if (index !== 0 && this.#words[at + RETAINED] === 0 && this.#isSame(index, fd)) {
+        known = index;
+        this.#table.pin(index);
+        taken = this.#words[at + FD]! < 0;
         if (taken) this.#attach(index, fd);
       }
     }
     this.#lock.release();
     if (!taken) close(fd);
+    return known;
   }
 
   // --- FUSE passthrough and locks: what hangs on an inode ---

@@ -90,6 +90,10 @@ const TICKET = wait_record.ticket >> 2;
 const WAITING = 1;
 const INTERRUPTED = 2;
 
+// In place of the description of a lock.
+const NONE = "none";
+const UNKNOWN = "unknown";
+
 const locks_header = struct("locks_header", {
   lock: u32,
   /** How many requests wait. */
@@ -119,6 +123,8 @@ export class LockTable {
   readonly #waiters: RecordTable;
   readonly #inodes: InodeTable;
   readonly #flock = smallMemory(flock_struct.sizeof);
+  /** Whether the kernel tells which locks a descriptor itself has: since Linux 6.5. */
+  #tellsOwn = true;
   /**
    * Called when a lock was dropped, or a request began or ceased to wait, so that the waiters are
    * looked at.
@@ -175,6 +181,7 @@ export class LockTable {
         this.#words[at + NODEID] = nodeid;
         this.#words[at + OWNER_LOW] = owner.low;
         this.#words[at + OWNER_HIGH] = owner.high;
+        this.#words[at + FH] = 0;
         this.#words[at + NEXT] = this.#words[bucket]!;
         this.#words[bucket] = index;
         this.#inodes.countLockOwners(nodeid, 1);
@@ -335,12 +342,10 @@ export class LockTable {
     return fcntl(fd, F_OFD_GETLK, this.#flock.address);
   }
 
-  /**
-   * The owner record whose lock stands in the way, 0 if it is not of this mount: the one from whose
-   * own descriptor that lock is not seen.
-   */
+  /** The owner record whose lock stands in the way, 0 if it is not of this mount. */
   #blocker(nodeid: number, fd: number, type: number, start: number, end: number): number {
     const seen = this.#conflictKey(fd, type, start, end);
+    if (seen === NONE || seen === UNKNOWN) return 0;
     const words = this.#words;
     this.#lock.acquire();
     let found = 0;
@@ -348,18 +353,38 @@ export class LockTable {
     while (index !== 0 && found === 0) {
       const at = this.#owners.at(index);
       if (words[at + NODEID] === nodeid && words[at + FD] !== fd)
-        if (this.#conflictKey(words[at + FD]!, type, start, end) !== seen) found = index;
+        if (this.#has(words[at + FD]!, seen, type, start, end)) found = index;
       index = words[at + NEXT]!;
     }
     this.#lock.release();
     return found;
   }
 
+  /** Whether the lock that was `seen` from another descriptor is that of `fd`. */
+  #has(fd: number, seen: string, type: number, start: number, end: number): boolean {
+    const { view } = this.#flock;
+    for (let from = start; this.#tellsOwn && from <= end;) {
+      const own = this.#conflictKey(fd, F_UNLCK, from, end);
+      if (own === seen) return true;
+      if (own === NONE) return false;
+      this.#tellsOwn = own !== UNKNOWN;
+      // They come in the order of their ranges: on to the next.
+      const length = readI64(view, flock_struct.l_len);
+      from = length === 0 ? Infinity : readI64(view, flock_struct.l_start) + length;
+    }
+    // Then its own are those that can't be seen from it: of several locks that are alike, none.
+    return !this.#tellsOwn && this.#conflictKey(fd, type, start, end) !== seen;
+  }
+
+  /**
+   * Type and range of the lock that stands in the way, or with F_UNLCK of the first one of `fd`
+   * itself.
+   */
   #conflictKey(fd: number, type: number, start: number, end: number): string {
-    if (this.#conflict(fd, type, start, end) < 0) return "";
+    if (this.#conflict(fd, type, start, end) < 0) return UNKNOWN;
     const { view } = this.#flock;
     const found = view.getUint16(flock_struct.l_type, true);
-    if (found === F_UNLCK) return "none";
+    if (found === F_UNLCK) return NONE;
     const from = view.getBigInt64(flock_struct.l_start, true);
     return `${found} ${from} ${view.getBigInt64(flock_struct.l_len, true)}`;
   }
@@ -381,7 +406,8 @@ export class LockTable {
    */
   wait(context: Context, owner: number, flockFd: number, lock: FileLock): number {
     const fd = owner === 0 ? flockFd : this.#words[this.#owners.at(owner) + FD]!;
-    if (owner !== 0 && this.#wouldDeadlock(owner, fd, lock)) return -EDEADLK;
+    const { type, start, end } = lock;
+    if (owner !== 0 && this.#wouldDeadlock(owner, fd, type, start, end)) return -EDEADLK;
     const words = this.#words;
     this.#lock.acquire();
     const index = this.#waiters.allocate();
@@ -409,9 +435,8 @@ export class LockTable {
    * Whether the owner of what stands in the way waits, over however many others, for a lock of
    * `owner`.
    */
-  #wouldDeadlock(owner: number, fd: number, lock: FileLock): boolean {
+  #wouldDeadlock(owner: number, fd: number, type: number, start: number, end: number): boolean {
     let nodeid = this.#words[this.#owners.at(owner) + NODEID]!;
-    let { type, start, end } = lock;
     const process = this.#process(owner);
     for (let steps = 0; steps < LOCK_WAITERS_MAX; steps++) {
       const blocker = this.#blocker(nodeid, fd, type, start, end);
@@ -500,10 +525,14 @@ export class LockTable {
     if (words[at + STATE] === INTERRUPTED) return -EINTR;
     const fd = words[at + WAIT_FD]!;
     const type = words[at + TYPE]!;
-    if (words[at + WAIT_OWNER] === 0)
-      return flock(fd, (type === F_RDLCK ? LOCK_SH : LOCK_EX) | LOCK_NB);
+    const owner = words[at + WAIT_OWNER]!;
+    if (owner === 0) return flock(fd, (type === F_RDLCK ? LOCK_SH : LOCK_EX) | LOCK_NB);
     const start = this.#doubles[(at >> 1) + START]!;
-    return this.#setRange(fd, type, start, this.#doubles[(at >> 1) + END]!);
+    const end = this.#doubles[(at >> 1) + END]!;
+    const result = this.#setRange(fd, type, start, end);
+    // Whom it waits for now may be another than when it came.
+    const locked = result === -EAGAIN && this.#wouldDeadlock(owner, fd, type, start, end);
+    return locked ? -EDEADLK : result;
   }
 
   #answer(index: number, result: number, answer: Memory): void {

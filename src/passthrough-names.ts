@@ -218,8 +218,9 @@ export abstract class PassthroughNames extends PassthroughBase {
     const dirfd = this.inodes.acquire(parent);
     let result = dirfd;
     if (dirfd >= 0) {
-      if (this.inodes.hasEvicted) this.#rescue(dirfd, name.address);
+      const rescued = this.#rescue(dirfd, name.address);
       result = unlinkat(dirfd, name.address, flags);
+      this.inodes.release(rescued);
     }
     this.inodes.release(parent);
     return result;
@@ -227,13 +228,14 @@ export abstract class PassthroughNames extends PassthroughBase {
 
   /**
    * What is about to lose a name may be in use and can't be opened again after: it needs a
-   * descriptor.
+   * descriptor, and to keep it until then. Returns what to release after, 0 for nothing.
    */
-  #rescue(dirfd: number, name: Address): void {
+  #rescue(dirfd: number, name: Address): number {
+    if (!this.inodes.hasEvicted) return 0;
     const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
-    if (fd < 0) return;
+    if (fd < 0) return 0;
     fstat(fd, this.stat.address);
-    this.inodes.rescue(fd, this.stat);
+    return this.inodes.rescue(fd, this.stat);
   }
 
   override rename(
@@ -248,11 +250,12 @@ export abstract class PassthroughNames extends PassthroughBase {
     const to = this.inodes.acquire(newParent);
     let result = from < 0 ? from : to < 0 ? to : 0;
     if (result >= 0) {
-      if (this.inodes.hasEvicted) this.#rescue(to, newName.address);
+      const rescued = this.#rescue(to, newName.address);
       result =
         flags & RENAME_WHITEOUT
           ? this.#renameWithWhiteout(context, from, name, to, newName, flags)
           : renameat2(from, name.address, to, newName.address, flags);
+      this.inodes.release(rescued);
     }
     this.inodes.release(newParent);
     this.inodes.release(parent);

@@ -37,8 +37,8 @@ const STACKED_FILE_SYSTEMS = new Set([0x794c7630 /* overlayfs */, 0xf15f /* ecry
 export class PassthroughFs extends PassthroughDirectories {
   readonly #fsType: number;
 
-  constructor(memory: Memory, share: PassthroughShare, locksChanged: () => void) {
-    super(memory, share, locksChanged);
+  constructor(memory: Memory, share: PassthroughShare, worker: number, locksChanged: () => void) {
+    super(memory, share, worker, locksChanged);
     const root = this.inodes.acquire(abi.FUSE_ROOT_ID);
     const figures = smallMemory(statfs.sizeof);
     this.#fsType =

@@ -36,6 +36,7 @@ import {
   EPROTO,
   errnoMessage,
 } from "./errno.ts";
+import type { Activity } from "./activity.ts";
 import type { Connection, FileSystem, Wishes } from "./filesystem.ts";
 import {
   CONGESTION_THRESHOLD,
@@ -193,16 +194,28 @@ export const IDLE = 1;
 /** The mount is gone. */
 export const GONE = 2;
 
+export interface ChannelOptions extends ServerOptions {
+  /** Where it is noted that there is a request in hand. */
+  readonly activity?: Activity | undefined;
+}
+
 /** One descriptor of /dev/fuse, with a server behind it. */
 export class Channel {
   readonly #device: number;
   readonly #server: Server;
   readonly #pipe: SplicePipe | undefined;
+  readonly #activity: Activity | undefined;
 
-  constructor(device: number, fs: FileSystem, connection: Connection, options: ServerOptions = {}) {
+  constructor(
+    device: number,
+    fs: FileSystem,
+    connection: Connection,
+    options: ChannelOptions = {},
+  ) {
     const { request, reply } = makeBuffers();
     this.#pipe = SplicePipe.create(request, reply);
     reply.splice = this.#pipe;
+    this.#activity = options.activity;
     this.#device = device;
     this.#server = new Server(fs, connection, request, reply, device, options);
   }
@@ -220,11 +233,14 @@ export class Channel {
       if (length === -ENODEV || length === -ENOTCONN || length === -ECONNABORTED) return GONE;
       throw new Error(`cannot read from /dev/fuse: ${errnoMessage(length)}`);
     }
+    const activity = this.#activity;
+    if (activity !== undefined) activity.begin();
     const replyLength = this.#server.handle(length);
     if (replyLength > 0) {
       const written = this.#send(replyLength);
       if (written < 0) this.#afterFailedReply(written);
     }
+    if (activity !== undefined) activity.end();
     return SERVED;
   }
 

@@ -20,8 +20,10 @@ import { Channel, GONE } from "./session.ts";
 /** What a worker is told. */
 export type WorkerTask = ServeTask | MountTask | UnmountTask;
 
-interface ServeTask {
+export interface ServeTask {
   readonly role: "serve";
+  /** Its number, from 0 on. */
+  readonly worker: number;
   readonly device: number;
   readonly connection: Connection;
   readonly memory: { readonly address: number; readonly size: number };
@@ -87,9 +89,9 @@ function reasonFor(error: unknown): string {
 async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void): Promise<void> {
   log.configure({ level: task.debug ? "debug" : task.logLevel, format: task.logFormat });
   const memory = new Memory(task.memory.address, task.memory.size);
-  const fs = new PassthroughFs(memory, task.share, () => say({ type: "locks" }));
+  const fs = new PassthroughFs(memory, task.share, task.worker, () => say({ type: "locks" }));
   const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
-  const channel = new Channel(task.device, fs, task.connection, { tracer });
+  const channel = new Channel(task.device, fs, task.connection, { tracer, activity: fs.activity });
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
   say({ type: "ended" });

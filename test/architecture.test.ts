@@ -34,6 +34,7 @@ const LAYERS: readonly (readonly RegExp[])[] = [
   [/^reply$/],
   [/^request$/],
   [/^log$/],
+  [/^activity$/],
   [/^shared-table$/],
   [/^(lock|uring)$/],
   [/^syscall$/],

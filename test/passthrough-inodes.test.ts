@@ -1,133 +1,344 @@
-// The table of inodes: who is known under which number, and the bounded cache of descriptors, on files of a
-// private directory and with a cache of a few descriptors.
+// The table of inodes: who is known under which number, and the bounded cache of descriptors, on
+// files of a private directory and with a cache of a few descriptors.
 
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import {
-  existsSync,
-  linkSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readlinkSync,
-  renameSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  writeFileSync,
-} from "node:fs";
-import fc from "fast-check";
-import { AT_FDCWD, O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFREG, stat } from "../src/abi-linux.ts";
+import { describe, expect, test } from "bun:test";
+import { linkSync, unlinkSync } from "node:fs";
+import { S_IFREG, stat } from "../src/abi-linux.ts";
 import { FUSE_ROOT_ID } from "../src/abi-fuse.ts";
 import { ENFILE, ENOENT, ESTALE } from "../src/errno.ts";
 import { DEVICES_MAX, IDLE_BACKINGS_MAX, RETAINED_MAX } from "../src/limits.ts";
-import { cstring, smallMemory } from "../src/memory.ts";
-import { InodeTable, type InodeOptions, type Registrar } from "../src/passthrough-inodes.ts";
-import { ProcFds } from "../src/passthrough-proc.ts";
-import { createShared, SharedLayout } from "../src/shared-table.ts";
-import { close, dup, fstat, munmap, openat } from "../src/syscall.ts";
+import type { Registrar } from "../src/passthrough-inodes.ts";
+import { dup, fstat } from "../src/syscall.ts";
+import { Fixture, hasHandles, ino, inodeNumber, openPath, statMemory } from "./support-inodes.ts";
 
-const base = mkdtempSync("/tmp/fuse-backend-inodes-");
-afterAll(() => rmSync(base, { recursive: true }));
+const needsHandles = test.skipIf(!hasHandles);
 
-const proc = new ProcFds(ProcFds.openDirectory());
-const statMemory = smallMemory(stat.sizeof);
+describe("an inode", () => {
+  test("is the same one for every name of the file, and counts its lookups", () => {
+    using f = new Fixture(8);
+    f.make("a", "b");
+    linkSync(f.at("a"), f.at("c"));
+    const a = f.lookup("a");
+    expect(f.lookup("b")).not.toBe(a);
+    expect([f.lookup("a"), f.lookup("c")]).toEqual([a, a]);
+    expect(f.inodes.count).toBe(3);
+    expect(f.inodes.type(a)).toBe(S_IFREG);
+    expect(f.use(a)).toBe(ino(f.at("a")));
+    expect(f.cached.size).toBe(2);
 
-function openPath(path: string): number {
-  return openat(AT_FDCWD, cstring(path).address, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-}
+    f.inodes.forget(a, 2);
+    expect(f.cached.size).toBe(2);
+    f.inodes.forget(a, 1);
+    expect([...f.cached.values()]).toEqual([ino(f.at("b"))]);
+  });
 
-/** A table of inodes over a directory of its own. */
-class Fixture implements Disposable {
-  readonly directory: string;
-  readonly inodes: InodeTable;
-  readonly #before = new Set(Fixture.descriptors().keys());
-  readonly #release: () => void;
-
-  constructor(ringSize: number, options: Partial<InodeOptions> = {}) {
-    this.directory = mkdtempSync(`${base}/`);
-    const layout = new SharedLayout();
-    const areas = InodeTable.areas(layout, ringSize);
-    const memory = createShared(layout);
-    this.#release = () => munmap(memory.address, memory.size);
-    this.inodes = new InodeTable(
-      memory,
-      areas,
-      { fileHandles: "auto", mntid: false, useHostIno: false, ...options },
-      proc,
-    );
-    expect(this.inodes.addRoot(openPath(this.directory))).toBe(0);
-  }
-
-  /** The open descriptors of this process and what they are of. */
-  static descriptors(): Map<number, string> {
-    const found = new Map<number, string>();
-    for (const name of readdirSync("/proc/self/fd")) {
-      try {
-        found.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
-      } catch {
-        // The one that listed the directory.
-      }
+  test("that the kernel can't know is gone: ESTALE", () => {
+    using f = new Fixture(8);
+    f.make("a");
+    for (const nodeid of [0, 3, 1000, 2 ** 40]) {
+      expect(f.use(nodeid)).toBe(-ESTALE);
+      expect(f.inodes.forget(nodeid, 1)).toBe(0);
+      expect(f.inodes.lockOwners(nodeid)).toBe(0);
     }
-    return found;
-  }
+    expect(f.lookup("a")).toBe(2);
+    expect(f.lookup("missing")).toBe(-ENOENT);
+  });
 
-  /** The descriptors that the table has of files below the directory, and their inode numbers. */
-  get cached(): Map<number, bigint> {
-    const found = new Map<number, bigint>();
-    for (const [fd, path] of Fixture.descriptors()) {
-      const isOurs = !this.#before.has(fd) && path.startsWith(`${this.directory}/`);
-      if (isOurs) found.set(fd, inodeNumber(fd));
+  test("of the root is never forgotten", () => {
+    using f = new Fixture(8);
+    f.inodes.forget(FUSE_ROOT_ID, 1000);
+    expect(f.use(FUSE_ROOT_ID)).toBe(ino(f.directory));
+  });
+
+  test("that is forgotten while a request uses it goes when the request is done", () => {
+    using f = new Fixture(8);
+    f.make("a", "b");
+    const a = f.lookup("a");
+    const fd = f.inodes.acquire(a);
+    f.inodes.forget(a, 1);
+    expect(inodeNumber(fd)).toBe(ino(f.at("a")));
+    expect(f.lookup("b")).not.toBe(a);
+    f.inodes.release(a);
+    expect(f.cached.has(fd)).toBe(false);
+    expect(f.use(a)).toBe(-ESTALE);
+    expect(f.lookup("a")).toBe(a); // the number is free again
+    expect(f.inodes.generation(a)).toBe(2);
+  });
+
+  test("that is gone can be asked for any number of times, and its number is given out once", () => {
+    using f = new Fixture(8, { fileHandles: "never" });
+    f.make("a", "b");
+    const a = f.lookup("a");
+    f.inodes.forget(a, 1);
+    for (let times = 0; times < 3; times++) expect(f.use(a)).toBe(-ESTALE);
+    expect(f.inodes.count).toBe(1);
+    expect(f.lookup("a")).not.toBe(f.lookup("b"));
+  });
+
+  test("has an inode number that is its device's own, unless the host's is wanted", () => {
+    using f = new Fixture(8);
+    using host = new Fixture(8, { useHostIno: true });
+    f.make("a");
+    expect(f.inodes.inoOffset(f.lookup("a"))).toBe(0);
+    const offsets = [f, host].map(({ inodes, directory }) => {
+      const fd = openPath(directory);
+      fstat(fd, statMemory.address);
+      statMemory.view.setBigUint64(stat.st_dev, 0x1234n, true); // as if it lay somewhere else
+      return inodes.inoOffset(inodes.remember(fd, statMemory));
+    });
+    expect(offsets).toEqual([1 << 16, 0]);
+  });
+
+  test("is refused when there are too many file systems, and leaks no descriptor", () => {
+    using f = new Fixture(8);
+    const before = Fixture.descriptors().size;
+    const forged = (device: number): number => {
+      const fd = openPath(f.directory);
+      fstat(fd, statMemory.address);
+      statMemory.view.setBigUint64(stat.st_dev, BigInt(device), true);
+      const nodeid = f.inodes.remember(fd, statMemory);
+      if (nodeid > 0) f.inodes.forget(nodeid, 1);
+      return nodeid;
+    };
+    for (let device = 1; device < DEVICES_MAX; device++) expect(forged(-device)).toBeGreaterThan(0);
+    // Each device keeps one, to open file handles.
+    const perDevice = hasHandles ? 1 : 0;
+    expect(Fixture.descriptors().size).toBe(before + (DEVICES_MAX - 1) * perDevice);
+    expect(forged(-DEVICES_MAX)).toBe(-ENFILE);
+    expect(forged(-1)).toBeGreaterThan(0);
+    expect(Fixture.descriptors().size).toBe(before + (DEVICES_MAX - 1) * perDevice);
+  });
+});
+
+describe("with few descriptors", () => {
+  const NAMES = ["a", "b", "c", "d", "e", "f"];
+
+  needsHandles("an inode that has lost its own is opened again when it is used", () => {
+    using f = new Fixture(3);
+    f.make(...NAMES);
+    const nodeids = NAMES.map((name) => f.lookup(name));
+    expect(f.inodes.hasEvicted).toBe(true);
+    for (const round of [1, 2]) {
+      for (const [index, nodeid] of nodeids.entries())
+        expect([round, f.use(nodeid)]).toEqual([round, ino(f.at(NAMES[index]!))]);
+      expect(f.cached.size).toBe(3);
     }
-    return found;
-  }
+    for (const nodeid of nodeids) f.inodes.forget(nodeid, 1);
+    expect(f.cached.size).toBe(0);
+    expect(f.inodes.hasEvicted).toBe(false);
+  });
 
-  at(name: string): string {
-    return `${this.directory}/${name}`;
-  }
+  needsHandles("one that was used is spared once", () => {
+    using f = new Fixture(3);
+    f.make(...NAMES);
+    const [a, b, c] = ["a", "b", "c"].map((name) => f.lookup(name));
+    for (const used of [a, c]) f.use(used!);
+    f.lookup("d");
+    const left = [...f.cached.values()];
+    expect(left).toContain(ino(f.at("a")));
+    expect(left).not.toContain(ino(f.at("b")));
+    expect(f.use(b!)).toBe(ino(f.at("b")));
+  });
 
-  make(...names: string[]): void {
-    for (const name of names) writeFileSync(this.at(name), name);
-  }
+  needsHandles("one that is in use keeps it, even if that are more than there may be", () => {
+    using f = new Fixture(3);
+    f.make(...NAMES);
+    const held = NAMES.map((name) => {
+      const nodeid = f.lookup(name);
+      return [nodeid, f.inodes.acquire(nodeid)] as const;
+    });
+    expect(f.cached.size).toBe(NAMES.length);
+    for (const [index, [, fd]] of held.entries())
+      expect(inodeNumber(fd)).toBe(ino(f.at(NAMES[index]!)));
+    for (const [nodeid] of held) f.inodes.release(nodeid);
+    expect(f.inodes.relieve()).toBe(true);
+    expect(f.cached.size).toBe(3); // those without a place stay
+    for (const [nodeid] of held) f.inodes.forget(nodeid, 1);
+    expect(f.cached.size).toBe(0);
+    expect(f.inodes.relieve()).toBe(false);
+  });
 
-  /** What a LOOKUP does. */
-  lookup(name: string, ino?: bigint): number {
-    const fd = openPath(this.at(name));
-    if (fd < 0) return fd;
+  needsHandles("a file stays in reach when its name is removed or another takes its place", () => {
+    using f = new Fixture(3);
+    f.make(...NAMES);
+    const inos = NAMES.map((name) => ino(f.at(name)));
+    const nodeids = NAMES.map((name) => f.lookup(name));
+    f.unlink("a");
+    f.rename("c", "b");
+    for (const [index, nodeid] of nodeids.entries()) expect(f.use(nodeid)).toBe(inos[index]!);
+    expect(f.lookup("b")).toBe(nodeids[2]!);
+    f.make("a");
+    expect(nodeids).not.toContain(f.lookup("a"));
+  });
+
+  needsHandles("what is being removed keeps its descriptor until it is gone", () => {
+    using f = new Fixture(3);
+    f.make(...NAMES);
+    const a = f.lookup("a");
+    const number = ino(f.at("a"));
+    const fd = openPath(f.at("a"));
     fstat(fd, statMemory.address);
-    if (ino !== undefined) statMemory.view.setBigUint64(stat.st_ino, ino, true);
-    return this.inodes.remember(fd, statMemory);
+    const rescued = f.inodes.rescue(fd, statMemory);
+    expect(rescued).toBe(a);
+    // Another worker needs descriptors just now.
+    for (const name of NAMES) f.lookup(name);
+    while (f.inodes.relieve());
+    unlinkSync(f.at("a"));
+    f.inodes.release(rescued);
+    for (const name of NAMES.slice(1)) f.lookup(name);
+    expect(f.use(a)).toBe(number);
+  });
+
+  needsHandles("a file that has got the number of another one is not taken for it", () => {
+    using f = new Fixture(3);
+    f.make(...NAMES);
+    const number = ino(f.at("a"));
+    const a = f.lookup("a");
+    const generation = f.inodes.generation(a);
+    for (const name of NAMES.slice(1)) f.lookup(name);
+    // "a" has no descriptor any more; as if it were removed on the host and its number given to "new".
+    f.make("new");
+    const other = f.lookup("new", number);
+    expect(other).not.toBe(a);
+    expect(f.lookup("new", number)).toBe(other);
+    unlinkSync(f.at("a"));
+    expect(f.use(a)).toBe(-ESTALE);
+    f.inodes.forget(a, 1);
+    expect(f.lookup("new", number)).toBe(other);
+    expect([other, f.inodes.generation(other)]).not.toEqual([a, generation]);
+  });
+
+  test("file handles that are not wanted are not used: every inode keeps its descriptor", () => {
+    using f = new Fixture(3, { fileHandles: "never" });
+    f.make(...NAMES);
+    for (const name of NAMES) f.lookup(name);
+    expect(f.cached.size).toBe(NAMES.length);
+    expect(f.inodes.hasHandles).toBe(false);
+    expect(f.inodes.hasEvicted).toBe(false);
+    expect(f.inodes.relieve()).toBe(false);
+  });
+});
+
+describe("a forgotten inode", () => {
+  needsHandles("has no descriptor, but can be used, and is the same when it is known again", () => {
+    using f = new Fixture(3);
+    f.make("a");
+    const a = f.lookup("a");
+    const generation = f.inodes.generation(a);
+    f.inodes.forget(a, 1);
+    expect(f.cached.size).toBe(0);
+    expect(f.inodes.hasEvicted).toBe(false);
+    expect(f.use(a)).toBe(ino(f.at("a")));
+    expect(f.inodes.hasEvicted).toBe(false);
+    expect([f.lookup("a"), f.inodes.generation(a)]).toEqual([a, generation]);
+    f.inodes.forget(a, 1);
+    unlinkSync(f.at("a"));
+    expect(f.use(a)).toBe(-ESTALE);
+  });
+
+  needsHandles("is not taken for a file that has got its number", () => {
+    using f = new Fixture(3);
+    f.make("a", "new");
+    const number = ino(f.at("a"));
+    const a = f.lookup("a");
+    f.inodes.forget(a, 1);
+    expect(f.lookup("new", number)).not.toBe(a);
+  });
+
+  needsHandles(`is kept among the last ${RETAINED_MAX}, and no longer`, () => {
+    using f = new Fixture(3);
+    f.make("first", "second", "other");
+    const [first, second] = ["first", "second"].map((name) => f.lookup(name));
+    for (const nodeid of [first!, second!]) f.inodes.forget(nodeid, 1);
+    // The same file again and again, as if it were others.
+    const original = ino(f.at("other"));
+    const forgetAnother = (index: number): number => {
+      const nodeid = f.lookup("other", original + BigInt(index));
+      f.inodes.forget(nodeid, 1);
+      return nodeid;
+    };
+    for (let index = 2; index < RETAINED_MAX; index++) forgetAnother(index);
+    expect(f.inodes.count).toBe(1 + RETAINED_MAX);
+    expect(f.use(second!)).toBe(ino(f.at("second"))); // and it has a descriptor again
+    forgetAnother(1);
+    expect(f.use(first!)).toBe(-ESTALE);
+    const last = forgetAnother(0);
+    expect(f.use(second!)).toBe(-ESTALE);
+    expect(f.use(last)).toBe(original);
+    expect(f.inodes.count).toBe(1 + RETAINED_MAX);
+    expect([...f.cached.values()]).toEqual([original]);
+    expect(f.inodes.hasEvicted).toBe(false);
+  });
+});
+
+describe("a registration for FUSE passthrough", () => {
+  /** Gives out ids from 100 on. */
+  class Registry implements Registrar {
+    readonly open = new Set<number>();
+    refuse = false;
+    #next = 100;
+    register(): number {
+      if (this.refuse) return -1;
+      this.open.add(this.#next);
+      return this.#next++;
+    }
+    close(id: number): void {
+      expect(this.open.delete(id)).toBe(true);
+    }
   }
 
-  /** Uses an inode. The inode number of what its descriptor leads to, or -errno. */
-  use(nodeid: number): bigint | number {
-    const fd = this.inodes.acquire(nodeid);
-    const result = fd < 0 ? fd : inodeNumber(fd);
-    this.inodes.release(nodeid);
-    return result;
-  }
+  test("serves all who have the file open, is kept for the next, and ends with the inode", () => {
+    using f = new Fixture(8);
+    f.make("a");
+    const registry = new Registry();
+    const a = f.lookup("a");
+    const open = (): number => f.inodes.openBacked(a, 0, registry);
+    expect([open(), open()]).toEqual([100, 100]);
+    f.inodes.closeBacked(a, registry);
+    f.inodes.closeBacked(a, registry);
+    expect(open()).toBe(100);
+    f.inodes.closeBacked(a, registry);
+    expect([...registry.open]).toEqual([100]);
+    expect(f.inodes.forget(a, 1)).toBe(100); // the caller closes it
+    expect(f.lookup("a")).toBe(a);
+    expect(open()).toBe(101);
+  });
 
-  /** What an UNLINK does. */
-  unlink(name: string): void {
-    const held = this.inodes.hasEvicted ? this.#rescue(name) : 0;
-    unlinkSync(this.at(name));
-    this.inodes.release(held);
-  }
+  test("that is refused is refused to all, until nobody has the file open", () => {
+    using f = new Fixture(8);
+    f.make("a");
+    const registry = new Registry();
+    const a = f.lookup("a");
+    registry.refuse = true;
+    expect(f.inodes.openBacked(a, 0, registry)).toBe(-1);
+    registry.refuse = false;
+    expect(f.inodes.openBacked(a, 0, registry)).toBe(-1);
+    f.inodes.closeBacked(a, registry);
+    f.inodes.closeBacked(a, registry);
+    expect(f.inodes.openBacked(a, 0, registry)).toBe(100);
+  });
 
-  rename(from: string, to: string): void {
-    const held = this.inodes.hasEvicted && existsSync(this.at(to)) ? this.#rescue(to) : 0;
-    renameSync(this.at(from), this.at(to));
-    this.inodes.release(held);
-  }
-
-  #rescue(name: string): number {
-    const fd = openPath(this.at(name));
+  test(`is not kept for more than ${IDLE_BACKINGS_MAX} that no one has open`, () => {
+    using f = new Fixture(8, { fileHandles: "never" });
+    const registry = new Registry();
+    const fd = openPath(f.directory);
     fstat(fd, statMemory.address);
-    return this.inodes.rescue(fd, statMemory);
-  }
-
-  [Symbol.dispose](): void {
-    for (const [fd] of Fixture.descriptors()) if (!this.#before.has(fd)) close(fd);
-    this.#release();
-    rmSync(this.directory, { recursive: true });
-  }
-}
+    const nodeids: number[] = [];
+    for (let index = 0; index <= IDLE_BACKINGS_MAX; index++) {
+      statMemory.view.setBigUint64(stat.st_ino, BigInt(1000 + index), true);
+      const nodeid = f.inodes.remember(dup(fd), statMemory);
+      expect(f.inodes.openBacked(nodeid, 0, registry)).toBe(100 + index);
+      f.inodes.closeBacked(nodeid, registry);
+      nodeids.push(nodeid);
+    }
+    expect(registry.open.size).toBe(IDLE_BACKINGS_MAX);
+    // With one that is forgotten or used there is room for another.
+    registry.close(f.inodes.forget(nodeids[0]!, 1));
+    f.inodes.openBacked(nodeids[1]!, 0, registry);
+    for (const nodeid of nodeids.slice(-1)) {
+      f.inodes.openBacked(nodeid, 0, registry);
+      f.inodes.closeBacked(nodeid, registry);
+    }
+    expect(registry.open.size).toBe(IDLE_BACKINGS_MAX);
+  });
+});

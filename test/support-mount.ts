@@ -1,5 +1,6 @@
-// A mount for tests: a private directory with the source and the mountpoint in it, and the daemon as a child
-// process. Whatever happens, the end is a hard kill, a lazy unmount and the removal of the directory.
+// A mount for tests: a private directory with the source and the mountpoint in it, and the daemon
+// as a child process. Whatever happens, the end is a hard kill, a lazy unmount and the removal of
+// the directory.
 //
 // FUSE_BACKEND_DAEMON replaces the daemon by another, to see whether a test or the daemon is wrong:
 //   FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' bun test test/mount/posix.test.ts
@@ -143,7 +144,9 @@ export class Mount implements AsyncDisposable {
     return readFileSync("/proc/self/mountinfo", "latin1").includes(` ${this.mountpoint} `);
   }
 
-  /** Waits for the mount to appear: the kernel reports a change of the mounts as a priority event. */
+  /**
+   * Waits for the mount to appear: the kernel reports a change of the mounts as a priority event.
+   */
   async #mounted(daemon: Bun.Subprocess): Promise<void> {
     const fd = openSync("/proc/self/mountinfo", "r");
     const polled = smallMemory(pollfd.sizeof);

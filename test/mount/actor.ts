@@ -1,6 +1,7 @@
-// A process that makes system calls for a test: another user, another owner of locks, one that may block.
-// The script half reads requests [name, ...arguments] from standard input and makes the call of this name of
-// calls.ts. It reads in a blocking way, without the event loop, so that signals find it in the system call.
+// A process that makes system calls for a test: another user, another owner of locks, one that may
+// block. The script half reads requests [name, ...arguments] from standard input and makes the call
+// of this name of calls.ts. It reads in a blocking way, without the event loop, so that signals
+// find it in the system call.
 
 import { map } from "../../src/memory.ts";
 import * as sys from "../../src/syscall.ts";
@@ -47,7 +48,9 @@ export class Actor extends LineProcess {
   }
 }
 
-/** Answers the requests that come from standard input, in the process of the script, until it ends. */
+/**
+ * Answers the requests that come from standard input, in the process of the script, until it ends.
+ */
 export function serve<Request>(answer: (request: Request) => unknown): void {
   process.on("SIGUSR1", () => {});
   calls.interruptBy(SIGUSR1);

@@ -1,8 +1,9 @@
-// System calls as the tests on mounts use them: by name, on strings and plain objects, so that they can be
-// made in another process as well (actor.ts), and their results compared and printed.
+// System calls as the tests on mounts use them: by name, on strings and plain objects, so that they
+// can be made in another process as well (actor.ts), and their results compared and printed.
 //
-// A path, a name and a stretch of data is a string of bytes: one character below 256 a byte. What fails
-// gives -errno. Every descriptor that is opened here is kept in a list, until it is closed or `closeAll`.
+// A path, a name and a stretch of data is a string of bytes: one character below 256 a byte. What
+// fails gives -errno. Every descriptor that is opened here is kept in a list, until it is closed or
+// `closeAll`.
 
 import { dlopen, FFIType, read as peek, type Pointer } from "bun:ffi";
 import { createHash } from "node:crypto";
@@ -23,7 +24,8 @@ const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MS_SYNC = 4;
 
-// What src/syscall.ts has no use for. libc keeps errno a thread; nothing runs between call and look.
+// What src/syscall.ts has no use for. libc keeps errno a thread; nothing runs between call and
+// look.
 const libc = dlopen("libc.so.6", {
   __errno_location: { args: [], returns: "ptr" },
   chdir: { args: ["u64"], returns: "i32" },
@@ -186,7 +188,9 @@ function mapped<T>(
   return value;
 }
 
-/** Reads through a mapping. `offset` is a multiple of the page size; the file must reach that far. */
+/**
+ * Reads through a mapping. `offset` is a multiple of the page size; the file must reach that far.
+ */
 export function mmapRead(fd: number, offset: number, length: number): string | number {
   return mapped(fd, offset, length, PROT_READ, MAP_SHARED, (memory) => {
     buffer.bytes.set(memory.bytes);
@@ -470,7 +474,9 @@ function putLock({ type, start, length }: LockRange): Address {
 export const setLock = (fd: number, command: number, range: LockRange): number =>
   sys.fcntl(fd, command, putLock(range));
 
-/** What stands against `range`: type F_UNLCK if nothing does. `command` is F_GETLK or F_OFD_GETLK. */
+/**
+ * What stands against `range`: type F_UNLCK if nothing does. `command` is F_GETLK or F_OFD_GETLK.
+ */
 export function getLock(fd: number, command: number, range: LockRange): LockFound | number {
   const error = sys.fcntl(fd, command, putLock(range));
   if (error < 0) return error;
@@ -520,7 +526,9 @@ export function poll(fd: number, events: number): number {
 export const umask = (mask: number): number => sys.umask(mask);
 export const getpid = (): number => sys.getpid();
 
-/** Makes `signal`, which this process handles, interrupt system calls instead of restarting them. */
+/**
+ * Makes `signal`, which this process handles, interrupt system calls instead of restarting them.
+ */
 export const interruptBy = (signal: number): number => libc.siginterrupt(signal, 1);
 
 // Credentials
@@ -532,8 +540,8 @@ export interface Credentials {
 }
 
 /**
- * Turns this thread into another user, or with uid 0 back into root: the saved user id stays 0, without
- * taking part in any permission check.
+ * Turns this thread into another user, or with uid 0 back into root: the saved user id stays 0,
+ * without taking part in any permission check.
  */
 export function become({ uid, gid, groups = [] }: Credentials): void {
   must(sys.setresuid(0, 0, 0));

@@ -1,5 +1,5 @@
-// The process that does the operations of the differential test, as root or as an ordinary user, and takes
-// snapshots of whole trees.
+// The process that does the operations of the differential test, as root or as an ordinary user,
+// and takes snapshots of whole trees.
 
 import * as abi from "../../src/abi-linux.ts";
 import { serve } from "./actor.ts";
@@ -35,7 +35,10 @@ export class DifferentialActor extends LineProcess {
   }
 }
 
-/** The kind of everything below `path`, its attributes, contents and extended attributes, by its name. */
+/**
+ * The kind of everything below `path`, its attributes, contents and extended attributes, by its
+ * name.
+ */
 function snapshot(path: string): Record<string, unknown> {
   const fd = c.open(path, abi.O_RDONLY | abi.O_DIRECTORY);
   if (fd >= 0) {

@@ -1,8 +1,10 @@
-// The operations of the differential test. Each is one row of the table: how often it comes, how its
-// arguments are chosen, and what it does. Operations are plain data: lists of a process, a name and arguments.
+// The operations of the differential test. Each is one row of the table: how often it comes, how
+// its arguments are chosen, and what it does. Operations are plain data: lists of a process, a name
+// and arguments.
 //
-// An operation names files by paths below the directory under test, and open files by slots of the process
-// that does it. Any operation can be left out of a sequence: a slot that was not filled is just EBADF.
+// An operation names files by paths below the directory under test, and open files by slots of the
+// process that does it. Any operation can be left out of a sequence: a slot that was not filled is
+// just EBADF.
 
 import * as abi from "../../src/abi-linux.ts";
 import * as c from "./calls.ts";
@@ -14,8 +16,8 @@ export type Operation = readonly [process: number, name: string, ...args: unknow
 /** What a sequence may contain, where the truth depends on more than the sequence. */
 export interface Profile {
   /**
-   * SEEK_DATA and SEEK_HOLE, and no fallocate that allocates: what ext4 says of allocated but unwritten
-   * blocks depends on what happens to be in its cache.
+   * SEEK_DATA and SEEK_HOLE, and no fallocate that allocates: what ext4 says of allocated but
+   * unwritten blocks depends on what happens to be in its cache.
    */
   readonly holes: boolean;
   /** The kernel collects writes: the source knows them only after fsync. */

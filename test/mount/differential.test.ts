@@ -1,4 +1,5 @@
-// A short run of the differential test with every configuration. `bun scripts/differential.ts` runs longer ones.
+// A short run of the differential test with every configuration. `bun scripts/differential.ts` runs
+// longer ones.
 //
 // DIFFERENTIAL_SEED=N repeats a round. Without it the seeds are the same every time.
 

@@ -1,10 +1,10 @@
-// The differential test: the same random operations, by root and by an ordinary user in lock-step, on a
-// plain directory and on a mount. Both must give the same results and the same files; checkpoints compare the
-// whole trees, also with the source behind the mount.
+// The differential test: the same random operations, by root and by an ordinary user in lock-step,
+// on a plain directory and on a mount. Both must give the same results and the same files;
+// checkpoints compare the whole trees, also with the source behind the mount.
 //
 // A sequence that fails is made as short as possible by leaving operations out.
 
-import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdir } from "node:fs/promises";
 import { errnoName } from "../../src/errno.ts";
 import { Mount } from "../support-mount.ts";
 import { DifferentialActor } from "./differential-actor.ts";
@@ -62,22 +62,24 @@ export class DifferentialTest implements AsyncDisposable {
   }
 
   static async start(options: readonly string[]): Promise<DifferentialTest> {
-    const bare = await mkdtemp("/tmp/fuse-backend-bare-");
-    await chmod(bare, 0o755); // Other users pass through.
-    return new DifferentialTest(bare, await Mount.start({ options }), options);
+    const mount = await Mount.start({ options });
+    const bare = `${mount.base}/bare`;
+    await mkdir(bare);
+    return new DifferentialTest(bare, mount, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const actor of this.#actors) actor.kill();
     await this.#mount[Symbol.asyncDispose]();
-    await rm(this.#bare, { recursive: true, force: true });
   }
 
   get #profile(): { writeback: boolean } {
     return { writeback: this.#options.includes("--writeback") };
   }
 
-  /** One round of random operations. Throws DifferentialFailure with a short sequence that fails. */
+  /**
+   * One round of random operations. Throws DifferentialFailure with a short sequence that fails.
+   */
   async round(setup: DifferentialSetup): Promise<void> {
     const profile: Profile = { ...this.#profile, holes: setup.seed % 2 === 0 };
     const operations = makeOperations(new Random(setup.seed), setup.operations, profile);

@@ -119,7 +119,7 @@ describe.skipIf(whyNoMounts !== undefined || missing("mount", "umount", "mkfs.ex
     for (const kind of ["tmpfs", "ext4"] as const)
       for (const options of [[], ["--no-kernel-passthrough"]])
         test(
-          `${kind}: a write fails with ENOSPC at the same place, with options: ${JSON.stringify(options)}`,
+          `${kind}: a write fails with ENOSPC where it should, with options: ${options.join(" ")}`,
           async () => {
             const source = await disk(kind);
             const bare = await fill(`${source}/bare`);

@@ -1,6 +1,6 @@
-// A script in a process of its own that answers requests: a line of JSON in, a line of JSON out, in order.
-// Whoever works on a mount does it in one of these, so that a mount that hangs costs a time-out and not the
-// test run: after a time-out the process is killed and nobody waits for it.
+// A script in a process of its own that answers requests: a line of JSON in, a line of JSON out, in
+// order. Whoever works on a mount does it in one of these, so that a mount that hangs costs a
+// time-out and not the test run: after a time-out the process is killed and nobody waits for it.
 
 import { readFileSync } from "node:fs";
 import { map } from "../../src/memory.ts";

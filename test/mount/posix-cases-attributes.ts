@@ -317,6 +317,11 @@ export const attributeCases: Cases = {
       return results;
     }),
 
+  "a chown that changes nothing changes ctime": (place) =>
+    zoo(place)
+      .filter((name) => name !== "link")
+      .map((name) => [name, changes(place.at(name), () => c.chown(place.at(name), -1, -1))]),
+
   "chown leaves the bits of directories": ({ at }) => {
     directory(at("d"));
     c.chmod(at("d"), 0o6755);

@@ -467,6 +467,24 @@ export const dataCases: Cases = {
     ]);
   },
 
+  "members of its group leave set-group-ID on a file that the group can't run": ({ at }) => {
+    const ways: ((path: string) => unknown)[] = [
+      (path) => c.write(c.open(path, O_WRONLY), "x"),
+      (path) => c.truncate(path, 2),
+      (path) => c.tryOpen(path, O_WRONLY | O_TRUNC),
+      (path) => c.fallocate(c.open(path, O_WRONLY), 0, 0, 100),
+    ];
+    return ways.map((work, index) =>
+      [alice, { ...bob, groups: [alice.gid] }, bob].map((who) => {
+        const path = file(at(`${index}-${who.uid}-${who.groups?.length}`), "data");
+        c.chown(path, alice.uid, alice.gid);
+        c.chmod(path, 0o6766);
+        c.as(who, () => work(path));
+        return mode(path);
+      }),
+    );
+  },
+
   "file capabilities go when the file is written to": ({ at }) => {
     const capability = "\x01\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     const ways: ((path: string) => unknown)[] = [

@@ -1,4 +1,5 @@
-// POSIX cases: locks of all three kinds, between processes and descriptors, on the mount and past it.
+// POSIX cases: locks of all three kinds, between processes and descriptors, on the mount and past
+// it.
 
 import { setTimeout as delay } from "node:timers/promises";
 import * as abi from "../../src/abi-linux.ts";
@@ -128,7 +129,7 @@ export const lockCases: Cases = {
 
   "a signal interrupts the wait for a lock": pair(async ({ other, theirs, fd }) => {
     const results: unknown[] = [];
-    for (const command of [F_SETLKW, F_OFD_SETLKW]) {
+    for (const command of [F_SETLKW, F_OFD_SETLKW, F_SETLKW, F_OFD_SETLKW, F_SETLKW]) {
       c.setLock(fd, F_SETLK, whole(F_WRLCK));
       const waiting = other.call("setLock", theirs, command, whole(F_WRLCK));
       await other.blocked();

@@ -38,8 +38,10 @@ export const posixCases: Cases = {
 
 export interface Difference {
   readonly why: string;
-  /** Only with this option; otherwise always. */
-  readonly option?: string;
+  /** Only with one of these options; otherwise always. */
+  readonly with?: readonly string[];
+  /** Not with one of these options. */
+  readonly without?: readonly string[];
   /** What a mount shows instead; without it, the case only has to come to an end. */
   readonly mounted?: unknown;
 }
@@ -47,8 +49,9 @@ export interface Difference {
 /** The difference that a case may show on a mount with these options. */
 export function kernelDifference(name: string, options: readonly string[]): Difference | undefined {
   const { [name]: difference } = kernelDifferences;
-  const { option } = difference ?? {};
-  return option === undefined || options.includes(option) ? difference : undefined;
+  const has = (some: readonly string[]): boolean => some.some((option) => options.includes(option));
+  const { with: with_, without = [] } = difference ?? {};
+  return (with_ === undefined || has(with_)) && !has(without) ? difference : undefined;
 }
 
 const LOCAL_TIMES = "with writeback the kernel keeps the times itself, to the clock tick";
@@ -68,24 +71,25 @@ const kernelDifferences: Readonly<Record<string, Difference>> = {
     mounted: [0, [abi.F_WRLCK, 10, 10, "this"]],
   },
   "O_DIRECT set later refuses what is no whole block": {
-    why: "F_SETFL is not told, and the file is open in the source without O_DIRECT",
+    without: ["--no-kernel-passthrough", "--writeback"],
+    why: "the kernel reads by itself, from a file that was opened without O_DIRECT",
     mounted: 100,
   },
   "a write beyond the largest file": {
-    option: "--writeback",
+    with: ["--writeback"],
     why: "the cache takes it, and fsync reports the failure",
     mounted: [1, "EFBIG"],
   },
   "a hole takes no blocks": {
-    option: "--writeback",
+    with: ["--writeback"],
     why: "sending the pages later does not make the kernel ask for the attributes again",
   },
-  "changes of attributes change ctime alone": { option: "--writeback", why: LOCAL_TIMES },
+  "changes of attributes change ctime alone": { with: ["--writeback"], why: LOCAL_TIMES },
   "times out of the file system's range are brought into it": {
-    option: "--writeback",
+    with: ["--writeback"],
     why: LOCAL_TIMES,
   },
-  "truncate by path to the size that a file has": { option: "--writeback", why: LOCAL_TIMES },
+  "truncate by path to the size that a file has": { with: ["--writeback"], why: LOCAL_TIMES },
 };
 
 /** Everything that a read-only file system refuses; expects the file "f" and the directory "d". */

@@ -1,5 +1,5 @@
-// What POSIX cases are made of: a case is a function that does something in a new directory and returns what
-// it saw. It is run on a bare directory and on a mount, and has to see the same.
+// What POSIX cases are made of: a case is a function that does something in a new directory and
+// returns what it saw. It is run on a bare directory and on a mount, and has to see the same.
 
 import * as abi from "../../src/abi-linux.ts";
 import {

@@ -1,4 +1,5 @@
-// The process in which POSIX cases run: requests { name, directory, source } in, what the case saw out.
+// The process in which POSIX cases run: requests { name, directory, source } in, what the case saw
+// out.
 
 import { errnoName } from "../../src/errno.ts";
 import * as c from "./calls.ts";

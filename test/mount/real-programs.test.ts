@@ -1,4 +1,5 @@
-// Programs that people use, on a mount: what they write must be what is read, on the mount and in the source.
+// Programs that people use, on a mount: what they write must be what is read, on the mount and in
+// the source.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync } from "node:fs";
@@ -11,7 +12,10 @@ const CONFIGURATIONS: readonly (readonly string[])[] = [
   ["--cache", "never", "--no-kernel-passthrough"],
 ];
 
-/** A shell function that makes a tree with every kind of file, attribute and name; it takes a directory. */
+/**
+ * A shell function that makes a tree with every kind of file, attribute and name; it takes a
+ * directory.
+ */
 const MAKE_TREE = `
 make_tree() {
   mkdir -p "$1"/{lib,bin,deep/er/and/deeper,empty}
@@ -32,9 +36,12 @@ make_tree() {
 }`;
 
 /** Everything find knows of a tree but inode numbers and the times that reading changes. */
-const DESCRIBE = `find . -printf '%P|%y|%m|%U|%G|%n|%l|%T@|' \\( -type d -printf '\\n' -o -printf '%s\\n' \\) | LC_ALL=C sort`;
+const DESCRIBE = `
+find . -printf '%P|%y|%m|%U|%G|%n|%l|%T@|' \\( -type d -printf '\\n' -o -printf '%s\\n' \\) |
+  LC_ALL=C sort`;
 const CHECKSUMS = `find . -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum`;
-const ATTRIBUTES = `getfattr -R -h -m - -d . | LC_ALL=C sort; getfacl -R -p . | sed 's,^# file:.*,,'`;
+const ATTRIBUTES = `
+getfattr -R -h -m - -d . | LC_ALL=C sort; getfacl -R -p . | sed 's,^# file:.*,,'`;
 
 function programTest(name: string, programs: string[], work: () => Promise<void>): void {
   test.skipIf(missing(...programs))(name, work, SHELL_TEST_TIMEOUT_MS);
@@ -53,7 +60,9 @@ describe.skipIf(whyNoMounts !== undefined).each(CONFIGURATIONS.map((options) => 
       await mount?.[Symbol.asyncDispose]();
     });
 
-    /** Runs \`work\` with a new directory, by its paths on the mount, in the source, and elsewhere. */
+    /**
+     * Runs \`work\` with a new directory, by its paths on the mount, in the source, and elsewhere.
+     */
     async function inDirectory(
       work: (places: { on: string; behind: string; beside: string }) => Promise<void>,
     ): Promise<void> {
@@ -95,7 +104,8 @@ describe.skipIf(whyNoMounts !== undefined).each(CONFIGURATIONS.map((options) => 
             mkdir -p dir$round; for i in $(seq 80); do seq $round $((i * 20)) > dir$round/$i; done
             ${git} add -A; ${git} commit -qm "round $round"
           done
-          ${git} checkout -q -b side HEAD~2; echo side > side; ${git} add side; ${git} commit -qm side
+          ${git} checkout -q -b side HEAD~2
+          echo side > side; ${git} add side; ${git} commit -qm side
           ${git} checkout -q main; ${git} merge -q -m merged side
           ${git} gc -q --aggressive --prune=now; ${git} fsck --strict
           ${git} clone -q . ../clone; wait`,
@@ -113,13 +123,15 @@ describe.skipIf(whyNoMounts !== undefined).each(CONFIGURATIONS.map((options) => 
         inDirectory(async ({ on, behind }) => {
           const writer = (id: number): string =>
             `{ echo '.timeout 60000'; for i in $(seq 100); do ` +
-            `echo "INSERT INTO t VALUES(${id}, $i, hex(randomblob(200)));"; done; } | sqlite3 -bail db`;
+            `echo "INSERT INTO t VALUES(${id}, $i, hex(randomblob(200)));"; done; } | ` +
+            `sqlite3 -bail db`;
           await shell(
             `sqlite3 db 'PRAGMA journal_mode=${journal}; CREATE TABLE t(who, n, x)'
             (${writer(1)}) & first=$!; (${writer(2)}) & second=$!; wait $first; wait $second`,
             { cwd: on },
           );
-          const check = `sqlite3 db 'PRAGMA integrity_check; SELECT who, count(*) FROM t GROUP BY who'`;
+          const check =
+            "sqlite3 db 'PRAGMA integrity_check; SELECT who, count(*) FROM t GROUP BY who'";
           expect(await shell(check, { cwd: on })).toBe("ok\n1|100\n2|100\n");
           expect(await shell(check, { cwd: behind })).toBe("ok\n1|100\n2|100\n");
         }),
@@ -204,8 +216,11 @@ describe.skipIf(whyNoMounts !== undefined).each(CONFIGURATIONS.map((options) => 
         await shell(
           `mkdir -p tree/node_modules/.bin; cd tree/node_modules
           for p in $(seq 100); do
-            mkdir -p package-$p/lib/internal; echo "{\\"name\\":\\"package-$p\\"}" > package-$p/package.json
-            for i in $(seq 8); do echo "export const a = $i;" > package-$p/lib/internal/module-$i.js; done
+            mkdir -p package-$p/lib/internal
+            echo "{\\"name\\":\\"package-$p\\"}" > package-$p/package.json
+            for i in $(seq 8); do
+              echo "export const a = $i;" > package-$p/lib/internal/module-$i.js
+            done
             ln -s ../package-$p/lib/internal/module-1.js .bin/package-$p
           done`,
           { cwd: beside },

@@ -1,5 +1,5 @@
-// Programs that tests run: with a time-out that holds even if a program can't be killed, and with what it
-// wrote in the error when it fails.
+// Programs that tests run: with a time-out that holds even if a program can't be killed, and with
+// what it wrote in the error when it fails.
 
 const TIMEOUT_MS = 100_000;
 

@@ -1,0 +1,86 @@
+// What the workers are doing, in memory that all threads share: for each worker a counter that is odd while it
+// has a request in hand, and even while it waits for one.
+//
+// The kernel hands out requests in order, but two workers may finish them in another. Mostly that does not
+// matter, since whoever waits for an answer has nothing to compare it with; but nobody waits for RELEASE, and
+// what it releases must be free for whoever asks next. See `settle`.
+
+import { timespec } from "./abi-linux.ts";
+import { SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
+import { smallMemory, type Memory } from "./memory.ts";
+import type { SharedLayout } from "./shared-table.ts";
+import { ppoll } from "./syscall.ts";
+
+/** A cache line for each, so that workers do not slow one another down. */
+const STRIDE_WORDS = 16;
+
+export class Activity {
+  readonly #words: Int32Array;
+  readonly #first: number;
+  readonly #own: number;
+  /** What the counters were when they were last looked at. */
+  readonly #seen = new Int32Array(WORKERS_MAX);
+  readonly #step = smallMemory(timespec.sizeof);
+
+  static area(layout: SharedLayout): number {
+    return layout.area("activity", WORKERS_MAX * STRIDE_WORDS * 4);
+  }
+
+  /** `worker` is the number of the worker that it is for; -1 only to watch. */
+  constructor(memory: Memory, offset: number, worker: number) {
+    this.#words = memory.i32;
+    this.#first = offset >> 2;
+    this.#own = worker;
+    this.#step.view.setUint32(timespec.tv_nsec, SETTLE_STEP_US * 1000, true);
+  }
+
+  #at(worker: number): number {
+    return this.#first + worker * STRIDE_WORDS;
+  }
+
+  /** The worker has got a request. */
+  begin(): void {
+    Atomics.add(this.#words, this.#at(this.#own), 1);
+  }
+
+  /** It is done with it. */
+  end(): void {
+    Atomics.add(this.#words, this.#at(this.#own), 1);
+  }
+
+  /**
+   * Waits until every request that another worker had in hand is done, a few milliseconds at most.
+   * For the case that something is still taken that may just be given back.
+   */
+  settle(): void {
+    const words = this.#words;
+    this.#pause(); // Who has read a request says so at once, but not in the same moment.
+    for (let worker = 0; worker < WORKERS_MAX; worker++)
+      this.#seen[worker] = Atomics.load(words, this.#at(worker));
+    for (let step = 0; step < SETTLE_STEPS; step++) {
+      let busy = false;
+      for (let worker = 0; worker < WORKERS_MAX; worker++) {
+        const seen = this.#seen[worker]!;
+        if (worker !== this.#own && seen & 1 && Atomics.load(words, this.#at(worker)) === seen)
+          busy = true;
+      }
+      if (!busy) return;
+      this.#pause();
+    }
+  }
+
+  #pause(): void {
+    ppoll(0, 0, this.#step.address, 0, 0);
+  }
+
+  /** Whether each of the first `count` workers still has the request that it had at the last call. */
+  areStuck(count: number): boolean {
+    let stuck = true;
+    for (let worker = 0; worker < count; worker++) {
+      const now = Atomics.load(this.#words, this.#at(worker));
+      if (!(now & 1) || now !== this.#seen[worker]) stuck = false;
+      this.#seen[worker] = now;
+    }
+    return stuck;
+  }
+}

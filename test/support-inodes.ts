@@ -1,0 +1,140 @@
+// A table of inodes over a private directory, as one worker uses it, for tests without a mount.
+
+import { expect } from "bun:test";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { AT_FDCWD, O_CLOEXEC, O_NOFOLLOW, O_PATH, stat } from "../src/abi-linux.ts";
+import { cstring, smallMemory, type Memory } from "../src/memory.ts";
+import { InodeTable, type InodeOptions } from "../src/passthrough-inodes.ts";
+import { ProcFds } from "../src/passthrough-proc.ts";
+import { createShared, SharedLayout } from "../src/shared-table.ts";
+import { close, fstat, munmap, openat } from "../src/syscall.ts";
+
+const proc = new ProcFds(ProcFds.openDirectory());
+/** The struct stat that was asked for last. */
+export const statMemory: Memory = smallMemory(stat.sizeof);
+
+export function openPath(path: string): number {
+  return openat(AT_FDCWD, cstring(path).address, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+}
+
+/** A table of inodes over a directory of its own. */
+export class Fixture implements Disposable {
+  readonly directory: string;
+  readonly inodes: InodeTable;
+  readonly #before = new Set(Fixture.descriptors().keys());
+  readonly #release: () => void;
+
+  constructor(ringSize: number, options: Partial<InodeOptions> = {}) {
+    this.directory = mkdtempSync("/tmp/fuse-backend-inodes-");
+    const layout = new SharedLayout();
+    const areas = InodeTable.areas(layout, ringSize);
+    const memory = createShared(layout);
+    this.#release = () => munmap(memory.address, memory.size);
+    this.inodes = new InodeTable(
+      memory,
+      areas,
+      { fileHandles: "auto", mntid: false, useHostIno: false, ...options },
+      proc,
+    );
+    expect(this.inodes.addRoot(openPath(this.directory))).toBe(0);
+  }
+
+  /** The open descriptors of this process and what they are of. */
+  static descriptors(): Map<number, string> {
+    const found = new Map<number, string>();
+    for (const name of readdirSync("/proc/self/fd")) {
+      try {
+        found.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
+      } catch {
+        // The one that listed the directory.
+      }
+    }
+    return found;
+  }
+
+  /** The descriptors that the table has of files below the directory, and their inode numbers. */
+  get cached(): Map<number, bigint> {
+    const found = new Map<number, bigint>();
+    for (const [fd, path] of Fixture.descriptors()) {
+      const isOurs = !this.#before.has(fd) && path.startsWith(`${this.directory}/`);
+      if (isOurs) found.set(fd, inodeNumber(fd));
+    }
+    return found;
+  }
+
+  at(name: string): string {
+    return `${this.directory}/${name}`;
+  }
+
+  make(...names: string[]): void {
+    for (const name of names) writeFileSync(this.at(name), name);
+  }
+
+  /** What a LOOKUP does. */
+  lookup(name: string, ino?: bigint): number {
+    const fd = openPath(this.at(name));
+    if (fd < 0) return fd;
+    fstat(fd, statMemory.address);
+    if (ino !== undefined) statMemory.view.setBigUint64(stat.st_ino, ino, true);
+    return this.inodes.remember(fd, statMemory);
+  }
+
+  /** Uses an inode. The inode number of what its descriptor leads to, or -errno. */
+  use(nodeid: number): bigint | number {
+    const fd = this.inodes.acquire(nodeid);
+    const result = fd < 0 ? fd : inodeNumber(fd);
+    this.inodes.release(nodeid);
+    return result;
+  }
+
+  /** What an UNLINK does. */
+  unlink(name: string): void {
+    const held = this.inodes.hasEvicted ? this.#rescue(name) : 0;
+    unlinkSync(this.at(name));
+    this.inodes.release(held);
+  }
+
+  rename(from: string, to: string): void {
+    const held = this.inodes.hasEvicted && existsSync(this.at(to)) ? this.#rescue(to) : 0;
+    renameSync(this.at(from), this.at(to));
+    this.inodes.release(held);
+  }
+
+  #rescue(name: string): number {
+    const fd = openPath(this.at(name));
+    fstat(fd, statMemory.address);
+    return this.inodes.rescue(fd, statMemory);
+  }
+
+  [Symbol.dispose](): void {
+    for (const [fd] of Fixture.descriptors()) if (!this.#before.has(fd)) close(fd);
+    this.#release();
+    rmSync(this.directory, { recursive: true });
+  }
+}
+
+/** Of the file behind a descriptor. */
+export function inodeNumber(fd: number): bigint {
+  fstat(fd, statMemory.address);
+  return statMemory.view.getBigUint64(stat.st_ino, true);
+}
+
+export const ino = (path: string): bigint => statSync(path, { bigint: true }).ino;
+
+/** Whether files can be opened by file handle where the tests run. */
+export const hasHandles = ((): boolean => {
+  using fixture = new Fixture(3);
+  return fixture.inodes.hasHandles;
+})();
+if (!hasHandles)
+  console.warn("some tests are skipped: /tmp has no file handles that can be opened");
