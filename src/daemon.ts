@@ -166,14 +166,14 @@ class Daemon {
   }
 
   /** Starts a worker on a clone of `device`; the first on the descriptor itself. Resolves when it serves. */
-  #startWorker(
+  async #startWorker(
     task: Pick<ServeTask, "worker" | "device" | "connection" | "memory" | "share">,
     locksChanged: () => void,
   ): Promise<void> {
     const { logLevel, logFormat, debug } = this.#options;
     const device = task.worker === 0 ? task.device : cloneDevice(task.device);
     this.#serving++;
-    return new Promise((resolve) => {
+    await new Promise<void>((resolve) => {
       spawnWorker({ ...task, role: "serve", device, logLevel, logFormat, debug }, (message) => {
         if (message.type === "ready") resolve();
         else if (message.type === "locks") locksChanged();
@@ -193,7 +193,7 @@ class Daemon {
       if (count >= WORKERS_GROWN_MAX || this.#ending !== undefined || !activity.areStuck(count))
         return;
       log.info(`all ${count} workers have slow requests in hand: one more is started`);
-      void start(count);
+      start(count).catch((error: Error) => log.warn(`no worker was started: ${error.message}`));
     }, STUCK_CHECK_MS);
   }
 

@@ -47,6 +47,8 @@ export const LOCKS_MAX = 1 << 16;
 export const LOCK_BUCKETS = 1 << 12;
 /** Requests that wait for a lock at the same time. */
 export const LOCK_WAITERS_MAX = 1 << 12;
+/** Interrupts that are remembered because the request they are for was not there yet. */
+export const MISSED_INTERRUPTS_MAX = 64;
 /** Inodes whose registration for FUSE passthrough is kept while no one has them open. */
 export const IDLE_BACKINGS_MAX = 1 << 13;
 /** The largest kernel file handle kept; inodes with larger ones keep a descriptor. */
@@ -57,6 +59,10 @@ export const FILE_HANDLE_MAX = 40;
  */
 export const DESCRIPTOR_CACHE_SHARE = 0.6;
 export const DESCRIPTOR_CACHE_MIN = 64;
+/** The share that inodes may take where descriptors can't be given up, for want of file handles. */
+export const DESCRIPTOR_INODES_SHARE = 0.85;
+/** Descriptors that no request gets: the main thread needs some to unmount, whatever is open. */
+export const DESCRIPTORS_RESERVED = 24;
 /** How many cached descriptors are given up at once when the process runs out. */
 export const DESCRIPTORS_RELIEVED = 32;
 
@@ -82,4 +88,5 @@ assert(
   REQUEST_SIZE - REQUEST_BASE >= fuse_in_header.sizeof + fuse_write_in.sizeof + MAX_WRITE,
   "the largest WRITE fits in the request buffer",
 );
+assert(DESCRIPTOR_CACHE_SHARE < DESCRIPTOR_INODES_SHARE, "a full cache is no reason to refuse");
 assert(INODES_MAX * 32 < 2 ** 31, "word indices of inode records are 32-bit integers");

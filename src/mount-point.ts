@@ -3,7 +3,16 @@
 // itself for good.
 
 import { mkdirSync } from "node:fs";
-import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_PATH, S_IFDIR, S_IFMT, statx } from "./abi-linux.ts";
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  AT_SYMLINK_NOFOLLOW,
+  O_CLOEXEC,
+  O_PATH,
+  S_IFDIR,
+  S_IFMT,
+  statx,
+} from "./abi-linux.ts";
 import { EACCES, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
 import { cstring, smallMemory } from "./memory.ts";
 import { isFuse, readMountinfo, readProc, readProcLink, type MountEntry } from "./mount-info.ts";
@@ -34,6 +43,7 @@ export type Mountpoint =
   | { readonly kind: "dead"; readonly entry: MountEntry };
 
 const AT_STATX_FORCE_SYNC = 0x2000;
+const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_TYPE = 1;
 const statxBuffer = smallMemory(statx.sizeof);
 const empty = cstring("");
@@ -90,16 +100,24 @@ function mountOf(fd: number): MountEntry {
   return entry;
 }
 
-/** The topmost mount whose root is at an absolute path without symbolic links. */
-export function topMount(path: string): MountEntry | undefined {
-  const fd = openat(AT_FDCWD, cstring(path).address, O_PATH | O_CLOEXEC, 0);
-  if (fd < 0) return undefined;
-  try {
-    const entry = mountOf(fd);
-    return entry.mountpoint === path ? entry : undefined;
-  } finally {
-    close(fd);
-  }
+/**
+ * The file system at a path as `major:minor`; undefined if nothing is there. It takes no descriptor,
+ * and the daemon of a FUSE mount is not asked.
+ */
+export function deviceAt(path: string): string | undefined {
+  const flags = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC;
+  const error = statxAt(AT_FDCWD, cstring(path).address, flags, 0, statxBuffer.address);
+  if (error < 0) return undefined;
+  const { view } = statxBuffer;
+  const [major, minor] = [statx.stx_dev_major, statx.stx_dev_minor];
+  return `${view.getUint32(major, true)}:${view.getUint32(minor, true)}`;
+}
+
+/** True at a FUSE mount whose daemon is gone. It takes no descriptor. */
+export function isDead(path: string): boolean {
+  const flags = AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC;
+  const address = cstring(path).address;
+  return statxAt(AT_FDCWD, address, flags, STATX_TYPE, statxBuffer.address) === -ENOTCONN;
 }
 
 function join(...parts: string[]): string {

@@ -28,11 +28,12 @@ import {
 } from "./mount-options.ts";
 import {
   createDirectory,
+  deviceAt,
   inspectMountpoint,
+  isDead,
   isInside,
   locate,
   prepareSource,
-  topMount,
   type Place,
 } from "./mount-point.ts";
 import {
@@ -215,9 +216,8 @@ export interface Namespace {
 
 /** The mount that was just made at `mountpoint`. */
 export function mountedPlace(mountpoint: string, namespace?: Namespace): MountedPlace {
-  const entry = topMount(mountpoint);
-  if (entry === undefined) throw new MountError(`${mountpoint} was unmounted at once`);
-  const { device } = entry;
+  const device = deviceAt(mountpoint);
+  if (device === undefined) throw new MountError(`${mountpoint} was removed at once`);
   return { mountpoint, device, ...(namespace === undefined ? {} : { namespace }) };
 }
 
@@ -263,16 +263,14 @@ export function unmountPlace(
     const error = enterNamespace(pid);
     if (error < 0) return error;
   }
-  const top = topMount(mountpoint);
-  if (top?.device === device) {
+  if (deviceAt(mountpoint) === device) {
     // The number is used again: it may be that of a new mount.
-    if (how === "if dead" && inspectMountpoint(mountpoint).kind !== "dead") return -EINVAL;
+    if (how === "if dead" && !isDead(mountpoint)) return -EINVAL;
     return unmount(mountpoint, how === "normal" ? "normal" : "lazy", fusermount);
   }
-  const isCovered = readMountinfo().some(
-    (entry) => entry.mountpoint === mountpoint && entry.device === device,
-  );
-  if (top === undefined || !isCovered) return -EINVAL;
+  const mounts = readMountinfo().filter((entry) => entry.mountpoint === mountpoint);
+  const top = mounts.at(-1);
+  if (top === undefined || !mounts.some((entry) => entry.device === device)) return -EINVAL;
   throw new MountError(
     `cannot unmount ${mountpoint}: ${top.source} (${top.type}) is mounted over it; ` +
       `unmount both with: umount ${mountpoint}; umount -l ${mountpoint}`,

@@ -1,8 +1,10 @@
-// Mounting a file system of one's own: an object whose methods the kernel's requests call, on the thread
-// that mounts it. For the directories of this machine there is the daemon, which uses several threads.
+// Mounting a file system of one's own: an object whose methods the kernel's requests call, on the
+// thread that mounts it. For the directories of this machine there is the daemon, which uses
+// several threads.
 
+import { write } from "node:fs";
 import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, pollfd, timespec } from "./abi-linux.ts";
-import { errnoMessage } from "./errno.ts";
+import { EIO, ENOTCONN, errnoMessage } from "./errno.ts";
 import type { FileSystem } from "./filesystem.ts";
 import { BUSY_TURN_MS, IDLE_TURN_MS } from "./limits.ts";
 import { smallMemory } from "./memory.ts";
@@ -21,27 +23,62 @@ export interface MountedOptions extends ServerOptions, Partial<Omit<MountOptions
 /** A mount of this process. */
 export class Mounted {
   readonly mountpoint: string;
-  /** Tells the kernel what has changed without its doing. */
-  readonly notifier: Notifier;
   /** Resolves when the mount is gone, by `unmount` or by umount(8); rejects if serving it failed. */
   readonly closed: Promise<void>;
+  readonly #device: number;
   readonly #fusermount: string | undefined;
+  #isOpen = true;
+  readonly #messages: Uint8Array[] = [];
+  readonly #notifier = new Notifier((message) => {
+    this.#messages.push(message.slice());
+    return 0;
+  });
+  #sending = Promise.resolve(0);
 
+  /** Takes over `device`; `served` resolves when it has no more requests. */
   constructor(
     mountpoint: string,
-    notifier: Notifier,
-    closed: Promise<void>,
+    device: number,
+    served: Promise<void>,
     fusermount: string | undefined,
   ) {
     this.mountpoint = mountpoint;
-    this.notifier = notifier;
-    this.closed = closed;
+    this.closed = served.finally(() => this.#close());
+    this.#device = device;
     this.#fusermount = fusermount;
   }
 
   /**
-   * Unmounts, out of sight at once and for good when the last user is gone; then `closed` resolves. Throws
-   * MountError.
+   * Tells the kernel what has changed without its doing, by the methods of a Notifier. What they
+   * tell is sent afterwards, in order, by another thread: the kernel may have to wait for requests
+   * that this thread serves. Resolves with 0, or with the -errno of the first that failed, after
+   * which no more of these are sent; a negative result of `tell` stands for all.
+   */
+  notify(tell: (notifier: Notifier) => number): Promise<number> {
+    this.#messages.length = 0;
+    const told = tell(this.#notifier);
+    const messages = told < 0 ? [] : this.#messages.splice(0);
+    this.#sending = this.#sending.then(() => (told < 0 ? told : this.#send(messages)));
+    return this.#sending;
+  }
+
+  async #send(messages: readonly Uint8Array[]): Promise<number> {
+    for (const message of messages) {
+      const result = this.#isOpen ? await writeElsewhere(this.#device, message) : -ENOTCONN;
+      if (result < 0) return result;
+    }
+    return 0;
+  }
+
+  async #close(): Promise<void> {
+    this.#isOpen = false;
+    await this.#sending;
+    close(this.#device);
+  }
+
+  /**
+   * Unmounts, out of sight at once and for good when the last user is gone; then `closed` resolves.
+   * Throws MountError.
    */
   unmount(): void {
     const result = unmount(this.mountpoint, "lazy", this.#fusermount);
@@ -51,9 +88,9 @@ export class Mounted {
 }
 
 /**
- * Mounts `fs` on `mountpoint`, and serves it on the calling thread between the turns of its event loop. Methods
- * of `fs` must not use the mount themselves, nor may the thread in calls that wait (node:fs's …Sync):
- * nobody would answer. Throws MountError.
+ * Mounts `fs` on `mountpoint`, and serves it on the calling thread between the turns of its event
+ * loop. Methods of `fs` must not use the mount themselves, nor may the thread in calls that wait
+ * (node:fs's …Sync): nobody would answer. Throws MountError.
  */
 export function mountFileSystem(
   fs: FileSystem,
@@ -67,12 +104,21 @@ export function mountFileSystem(
   try {
     const connection = handshake(device, fs, { requestTimeout, tracer });
     const channel = new Channel(device, fs, connection, { metrics, tracer });
-    const closed = pump(device, channel).finally(() => close(device));
-    return new Mounted(place, new Notifier(device), closed, settings.fusermount);
+    return new Mounted(place, device, pump(device, channel), settings.fusermount);
   } catch (error) {
     unmount(place, "lazy", settings.fusermount);
+    close(device);
     throw error;
   }
+}
+
+/** write(2) on one of the runtime's own threads. Resolves with 0 or -errno. */
+function writeElsewhere(fd: number, message: Uint8Array): Promise<number> {
+  return new Promise((resolve) => {
+    write(fd, message, 0, message.length, null, (error) =>
+      resolve(error === null ? 0 : (error.errno ?? -EIO)),
+    );
+  });
 }
 
 /** Serves until the mount is gone, and lets the event loop have its turns. */

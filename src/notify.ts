@@ -10,7 +10,8 @@
 // directory, as lookups, creations and removals in it do; invalInode and store wait for the pages
 // that reads and writes of the file hold. So never notify about a node out of a method that serves
 // a request on it, nor while holding a lock that such a method may be waiting for: do it on another
-// thread, or later.
+// thread. Where one thread serves all requests, it must not do it at all, since any request that it
+// has not read yet may be the one: `Mounted.notify` has another thread do it.
 //
 // What is longer than MAX_WRITE goes in several messages; the first error ends it.
 //
@@ -35,16 +36,19 @@ const PRUNE_MAX = MAX_WRITE / 8;
 
 const encoder = new TextEncoder();
 
+/** Takes a notification, to be sent by somebody else: 0 or -errno. The bytes are only lent. */
+export type TakeMessage = (message: Uint8Array) => number;
+
 export class Notifier {
-  readonly #fd: number;
+  readonly #to: number | TakeMessage;
   readonly #message = map(STORE_DATA + MAX_WRITE);
   readonly #view = this.#message.view;
   readonly #entryName = this.#message.bytes.subarray(ENTRY_NAME, ENTRY_NAME + NAME_BYTES_MAX);
   readonly #deleteName = this.#message.bytes.subarray(DELETE_NAME, DELETE_NAME + NAME_BYTES_MAX);
 
-  /** `fd` is the mount's /dev/fuse, or a clone of it: see `Context.device`. */
-  constructor(fd: number) {
-    this.#fd = fd;
+  /** `to` is the mount's /dev/fuse, or a clone of it (see `Context.device`), or takes what is sent. */
+  constructor(to: number | TakeMessage) {
+    this.#to = to;
   }
 
   /** A file polled with FUSE_POLL_SCHEDULE_NOTIFY is ready; `kh` came with the poll. */
@@ -190,6 +194,10 @@ export class Notifier {
     this.#u32(abi.fuse_out_header.len, length);
     this.#u32(abi.fuse_out_header.error, code);
     this.#u64(abi.fuse_out_header.unique, 0);
-    return Math.min(write(this.#fd, this.#message.address, length), 0);
+    const { address, bytes } = this.#message;
+    const to = this.#to;
+    const sent =
+      typeof to === "number" ? write(to, address, length) : to(bytes.subarray(0, length));
+    return Math.min(sent, 0);
   }
 }

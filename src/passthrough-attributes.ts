@@ -127,10 +127,10 @@ export abstract class PassthroughAttributes extends PassthroughNames {
    * for our groups and capabilities; what differs is a set-group-id bit without the right to execute.
    */
   protected killPrivileges(context: Context, nodeid: number, fd: number): number {
-    if (this.inodes.type(nodeid) !== S_IFREG) return 0;
     const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
     let result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
-    if (result >= 0) result = fstat(fd, this.stat.address);
+    if (result < 0 || this.inodes.type(nodeid) !== S_IFREG) return result;
+    result = fstat(fd, this.stat.address);
     if (result < 0) return result;
     const { view } = this.stat;
     const mode = view.getUint32(stat.st_mode, true);

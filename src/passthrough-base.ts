@@ -24,7 +24,12 @@ import {
 } from "./abi-linux.ts";
 import { EMFILE, ENFILE } from "./errno.ts";
 import { FileSystem } from "./filesystem.ts";
-import { DESCRIPTOR_CACHE_MIN, DESCRIPTOR_CACHE_SHARE } from "./limits.ts";
+import {
+  DESCRIPTOR_CACHE_MIN,
+  DESCRIPTOR_CACHE_SHARE,
+  DESCRIPTOR_INODES_SHARE,
+  DESCRIPTORS_RESERVED,
+} from "./limits.ts";
 import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
 import type { PassthroughConfig } from "./passthrough-config.ts";
 import { Credentials } from "./passthrough-credentials.ts";
@@ -34,7 +39,7 @@ import { LockTable, type LockAreas } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
 import type { AttrReply, EntryOut } from "./reply.ts";
 import { SharedLayout } from "./shared-table.ts";
-import { fstat, openat } from "./syscall.ts";
+import { close, fstat, openat } from "./syscall.ts";
 
 /** Where the parts of the shared state lie. */
 export interface PassthroughAreas {
@@ -59,6 +64,8 @@ export function passthroughAreas(layout: SharedLayout, descriptors: number): Pas
 export interface PassthroughShare {
   readonly config: PassthroughConfig;
   readonly areas: PassthroughAreas;
+  /** The most that the process may have open. */
+  readonly descriptors: number;
   /** Of /proc/self/fd. */
   readonly procFd: number;
 }
@@ -75,6 +82,9 @@ export abstract class PassthroughBase extends FileSystem {
   readonly activity: Activity;
   protected readonly credentials = new Credentials();
   protected readonly stat: Memory = smallMemory(stat.sizeof);
+  /** The numbers of descriptors at which requests fail, since the kernel gives the lowest that is free. */
+  readonly #inodesEnd: number;
+  readonly #filesEnd: number;
 
   /**
    * To be made on the thread that serves with it, in the memory that `share.areas` was laid out for.
@@ -85,6 +95,8 @@ export abstract class PassthroughBase extends FileSystem {
     super();
     const { config, areas } = share;
     this.config = config;
+    this.#inodesEnd = share.descriptors * DESCRIPTOR_INODES_SHARE;
+    this.#filesEnd = Math.max(this.#inodesEnd, share.descriptors - DESCRIPTORS_RESERVED);
     this.proc = new ProcFds(share.procFd);
     const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
     const options = { fileHandles, mntid, useHostIno };
@@ -96,10 +108,19 @@ export abstract class PassthroughBase extends FileSystem {
 
   /** openat(2) that gives up cached descriptors when the process has run out of them. */
   protected openAt(dirfd: number, path: Address, flags: number, mode: number): number {
-    let fd = openat(dirfd, path, flags | O_CLOEXEC, mode);
+    let fd = this.#tryOpen(dirfd, path, flags | O_CLOEXEC, mode);
     while ((fd === -EMFILE || fd === -ENFILE) && this.inodes.relieve())
-      fd = openat(dirfd, path, flags | O_CLOEXEC, mode);
+      fd = this.#tryOpen(dirfd, path, flags | O_CLOEXEC, mode);
     return fd;
+  }
+
+  #tryOpen(dirfd: number, path: Address, flags: number, mode: number): number {
+    const fd = openat(dirfd, path, flags, mode);
+    // What was just created can't be refused any more.
+    if (fd < this.#inodesEnd || flags & O_CREAT) return fd;
+    if (fd < this.#filesEnd && !(flags & O_PATH)) return fd;
+    close(fd);
+    return -EMFILE;
   }
 
   /**

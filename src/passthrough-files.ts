@@ -52,9 +52,11 @@ import {
 import {
   EAGAIN,
   EBADF,
+  EEXIST,
   EFBIG,
   EINVAL,
   EISDIR,
+  ENOSPC,
   ENOSYS,
   ENOTTY,
   ENXIO,
@@ -229,14 +231,21 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (this.config.noOpen) return -ENOSYS;
     const dirfd = this.inodes.acquire(parent);
     let fd = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
+    let existed = false;
     try {
       // O_NONBLOCK: if it is a FIFO by now, opening must not wait for its other end.
-      const host = this.hostFlags(flags) | (flags & O_EXCL) | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
-      if (fd >= 0) fd = this.openAt(dirfd, name.address, host, mode);
+      const host = this.hostFlags(flags) | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
+      if (fd >= 0) fd = this.openAt(dirfd, name.address, host | O_EXCL, mode);
+      if (fd === -ENOSPC && this.settled())
+        fd = this.openAt(dirfd, name.address, host | O_EXCL, mode);
+      if (fd === -EEXIST && !(flags & O_EXCL)) {
+        existed = true; // Somebody was faster, on the host.
+        fd = this.openAt(dirfd, name.address, host, mode);
+      }
     } finally {
       this.credentials.restore(context);
     }
-    const kill = (fuseFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
+    const kill = existed && (fuseFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
     const result = fd < 0 ? fd : this.#enterOpened(context, fd, flags, kill, entry, out);
     this.inodes.release(parent);
     return result;
@@ -523,12 +532,9 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     wait: boolean,
   ): number {
     if (!this.config.locks) return -ENOSYS;
-    if (wait) this.locks.arriving();
-    const result = isFlock
+    return isFlock
       ? this.#setFlock(context, nodeid, fh, lock, wait)
       : this.#setPosix(context, nodeid, fh, owner, lock, wait);
-    if (wait) this.locks.arrived();
-    return result;
   }
 
   #setPosix(
@@ -589,7 +595,8 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   }
 
   override interrupt(_context: Context, uniqueLow: number, uniqueHigh: number): number {
-    return this.locks.interrupt(uniqueLow, uniqueHigh);
+    this.locks.interrupt(uniqueLow, uniqueHigh);
+    return 0;
   }
 
   // --- ioctl and poll ---

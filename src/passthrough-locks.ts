@@ -27,7 +27,7 @@ import {
 } from "./abi-linux.ts";
 import { EACCES, EAGAIN, EDEADLK, EINTR, ENOLCK } from "./errno.ts";
 import { OFFSET_MAX, type Context, type FileLock, type LockOwner } from "./filesystem.ts";
-import { LOCK_BUCKETS, LOCK_WAITERS_MAX, LOCKS_MAX } from "./limits.ts";
+import { LOCK_BUCKETS, LOCK_WAITERS_MAX, LOCKS_MAX, MISSED_INTERRUPTS_MAX } from "./limits.ts";
 import { Lock } from "./lock.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import type { InodeTable } from "./passthrough-inodes.ts";
@@ -98,12 +98,15 @@ const locks_header = struct("locks_header", {
   lock: u32,
   /** How many requests wait. */
   waiting: u32,
-  /** How many requests are on their way to waiting: an interrupt may be ahead of them. */
-  arriving: u32,
+  /** Where the next interrupt that found nobody waiting is noted. */
+  missed_hand: u32,
   ticket: u32,
+  /** Held from looking for a deadlock to waiting. */
+  wait_lock: u32,
+  pad: u32,
 });
 const WAITING_COUNT = locks_header.waiting >> 2;
-const ARRIVING = locks_header.arriving >> 2;
+const MISSED_HAND = locks_header.missed_hand >> 2;
 const NEXT_TICKET = locks_header.ticket >> 2;
 
 export interface LockAreas {
@@ -111,13 +114,16 @@ export interface LockAreas {
   readonly buckets: number;
   readonly owners: number;
   readonly waiters: number;
+  readonly missed: number;
 }
 
 export class LockTable {
   readonly #words: Int32Array;
   readonly #doubles: Float64Array;
   readonly #lock: Lock;
+  readonly #waitLock: Lock;
   readonly #header: number;
+  readonly #missed: number;
   readonly #buckets: number;
   readonly #owners: RecordTable;
   readonly #waiters: RecordTable;
@@ -137,6 +143,7 @@ export class LockTable {
       buckets: layout.area("lock buckets", LOCK_BUCKETS * 4),
       owners: layout.area("lock owners", RecordTable.size(owner_record, LOCKS_MAX)),
       waiters: layout.area("lock waiters", RecordTable.size(wait_record, LOCK_WAITERS_MAX)),
+      missed: layout.area("missed interrupts", MISSED_INTERRUPTS_MAX * 8),
     };
   }
 
@@ -144,7 +151,9 @@ export class LockTable {
     this.#words = memory.i32;
     this.#doubles = memory.f64;
     this.#lock = new Lock(memory, areas.header + locks_header.lock);
+    this.#waitLock = new Lock(memory, areas.header + locks_header.wait_lock);
     this.#header = areas.header >> 2;
+    this.#missed = areas.missed >> 2;
     this.#buckets = areas.buckets >> 2;
     this.#owners = new RecordTable(memory, areas.owners, owner_record, LOCKS_MAX);
     this.#waiters = new RecordTable(memory, areas.waiters, wait_record, LOCK_WAITERS_MAX);
@@ -391,15 +400,6 @@ export class LockTable {
 
   // --- Waiting ---
 
-  /** To be called before the first try of a request that may wait, and `arrived` after it. */
-  arriving(): void {
-    Atomics.add(this.#words, this.#header + ARRIVING, 1);
-  }
-
-  arrived(): void {
-    Atomics.sub(this.#words, this.#header + ARRIVING, 1);
-  }
-
   /**
    * Lets the request wait for a POSIX lock of the pinned record `owner`, or if that is 0 a BSD lock
    * on `flockFd`. Returns 0, -ENOLCK if too many wait, -EDEADLK if it would wait for itself.
@@ -407,7 +407,15 @@ export class LockTable {
   wait(context: Context, owner: number, flockFd: number, lock: FileLock): number {
     const fd = owner === 0 ? flockFd : this.#words[this.#owners.at(owner) + FD]!;
     const { type, start, end } = lock;
-    if (owner !== 0 && this.#wouldDeadlock(owner, fd, type, start, end)) return -EDEADLK;
+    this.#waitLock.acquire();
+    const deadlock = owner !== 0 && this.#wouldDeadlock(owner, fd, type, start, end);
+    const result = deadlock ? -EDEADLK : this.#enqueue(context, owner, fd, lock);
+    this.#waitLock.release();
+    if (result === 0) this.#changed();
+    return result;
+  }
+
+  #enqueue(context: Context, owner: number, fd: number, lock: FileLock): number {
     const words = this.#words;
     this.#lock.acquire();
     const index = this.#waiters.allocate();
@@ -423,11 +431,10 @@ export class LockTable {
       this.#doubles[(at >> 1) + END] = lock.end;
       words[at + DEVICE] = context.device;
       words[at + TICKET] = words[this.#header + NEXT_TICKET]!++;
-      words[at + STATE] = WAITING;
+      words[at + STATE] = this.#wasMissed(context) ? INTERRUPTED : WAITING;
       words[this.#header + WAITING_COUNT]!++;
     }
     this.#lock.release();
-    this.#changed();
     return index > 0 ? 0 : -ENOLCK;
   }
 
@@ -471,12 +478,14 @@ export class LockTable {
     return 0;
   }
 
-  /** Ends the wait of a request: 0, or -EAGAIN if it may be about to begin. */
-  interrupt(uniqueLow: number, uniqueHigh: number): number {
+  /**
+   * Ends the wait of a request. The interrupt may be read before the request has come to wait, by another
+   * worker: then it is noted, and the request will not wait.
+   */
+  interrupt(uniqueLow: number, uniqueHigh: number): void {
     const words = this.#words;
     let found = false;
     this.#lock.acquire();
-    const arriving = Atomics.load(words, this.#header + ARRIVING) > 0;
     for (let index = 1; index < this.#waiters.used; index++) {
       const at = this.#waiters.at(index);
       if (
@@ -488,9 +497,25 @@ export class LockTable {
         found = true;
       }
     }
+    if (!found) {
+      const place = words[this.#header + MISSED_HAND]!;
+      words[this.#missed + 2 * place] = uniqueLow;
+      words[this.#missed + 2 * place + 1] = uniqueHigh;
+      words[this.#header + MISSED_HAND] = (place + 1) % MISSED_INTERRUPTS_MAX;
+    }
     this.#lock.release();
     if (found) this.#changed();
-    return found || !arriving ? 0 : -EAGAIN;
+  }
+
+  /** Whether the request's interrupt was here before it. Under the lock. */
+  #wasMissed(context: Context): boolean {
+    const words = this.#words;
+    for (let place = 0; place < MISSED_INTERRUPTS_MAX; place++) {
+      const at = this.#missed + 2 * place;
+      if (words[at] === (context.uniqueLow | 0) && words[at + 1] === (context.uniqueHigh | 0))
+        return true;
+    }
+    return false;
   }
 
   #signal(): void {

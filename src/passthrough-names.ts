@@ -12,7 +12,7 @@ import {
   stat,
 } from "./abi-linux.ts";
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
-import { EINVAL, ENOENT, ENOTDIR, ESTALE } from "./errno.ts";
+import { EINVAL, ENOENT, ENOSPC, ENOTDIR, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { SYMLINK_TARGET_MAX } from "./limits.ts";
 import { cstring, type Address } from "./memory.ts";
@@ -129,6 +129,8 @@ export abstract class PassthroughNames extends PassthroughBase {
     let result = dirfd < 0 ? dirfd : this.credentials.assume(context, 0);
     try {
       if (result >= 0) result = symlinkat(target.address, dirfd, name.address);
+      if (result === -ENOSPC && this.settled())
+        result = symlinkat(target.address, dirfd, name.address);
     } finally {
       this.credentials.restore(context);
     }
@@ -150,6 +152,7 @@ export abstract class PassthroughNames extends PassthroughBase {
     let result = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
     try {
       if (result >= 0) result = mknodat(dirfd, name.address, mode, rdev);
+      if (result === -ENOSPC && this.settled()) result = mknodat(dirfd, name.address, mode, rdev);
     } finally {
       this.credentials.restore(context);
     }
@@ -170,12 +173,19 @@ export abstract class PassthroughNames extends PassthroughBase {
     let result = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
     try {
       if (result >= 0) result = mkdirat(dirfd, name.address, mode);
+      if (result === -ENOSPC && this.settled()) result = mkdirat(dirfd, name.address, mode);
     } finally {
       this.credentials.restore(context);
     }
     if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, AT_REMOVEDIR, entry);
     this.inodes.release(parent);
     return result;
+  }
+
+  /** True, after what others have in hand is done: space may be freed that was just given back. */
+  protected settled(): boolean {
+    this.activity.settle();
+    return true;
   }
 
   /** Enters what was just made; takes it away again if its security attributes can't be set. */

@@ -24,7 +24,7 @@ import { log } from "./log.ts";
 import { cstring, smallMemory } from "./memory.ts";
 import { ConfigError } from "./passthrough-config.ts";
 import { writeU64 } from "./request.ts";
-import { close, mount_setattr, open_tree, openat } from "./syscall.ts";
+import { close, geteuid, mount_setattr, open_tree, openat } from "./syscall.ts";
 
 /** When access times change. What is not set is as on the mount of the source. */
 export interface AccessTimes {
@@ -36,7 +36,8 @@ export interface AccessTimes {
 /** An O_PATH descriptor of the directory. Throws ConfigError. */
 export function openSource(source: string, times?: AccessTimes): number {
   const path = cstring(source);
-  const wanted = times === undefined ? 0 : attributes(times);
+  // Only root may copy a mount.
+  const wanted = times === undefined || geteuid() !== 0 ? 0 : attributes(times);
   if (wanted !== 0) {
     const root = openCopy(path.address, wanted);
     if (root >= 0) return root;

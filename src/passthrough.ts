@@ -101,8 +101,9 @@ export function sharePassthrough(
 ): { memory: Memory; share: PassthroughShare } {
   const root = openSource(config.source, times);
   const layout = new SharedLayout();
-  const areas = passthroughAreas(layout, descriptorLimit());
-  const share = { config, areas, procFd: ProcFds.openDirectory() };
+  const descriptors = descriptorLimit();
+  const areas = passthroughAreas(layout, descriptors);
+  const share = { config, areas, descriptors, procFd: ProcFds.openDirectory() };
   const memory = createShared(layout);
   const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
   const options = { fileHandles, mntid, useHostIno };

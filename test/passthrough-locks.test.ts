@@ -320,9 +320,9 @@ describe("who waits", () => {
     const f = locks.file();
     locks.set(ONE, f, F_WRLCK);
     locks.wait(7, TWO, f, F_WRLCK);
-    expect(locks.table.interrupt(7, 0)).toBe(0); // another unique: its upper half differs
+    locks.table.interrupt(7, 0); // another request: the upper half differs
     expect(locks.retry()).toEqual([]);
-    expect(locks.table.interrupt(7, -1)).toBe(0);
+    locks.table.interrupt(7, -1);
     expect(locks.retry()).toEqual([{ unique: 7, error: -EINTR }]);
     locks.set(ONE, f, F_UNLCK);
     expect(locks.retry()).toEqual([]);
@@ -331,11 +331,14 @@ describe("who waits", () => {
 
   test("is interrupted also if the interrupt comes before it waits", () => {
     using locks = new Locks();
-    expect(locks.table.interrupt(7, -1)).toBe(0);
-    locks.table.arriving();
-    expect(locks.table.interrupt(7, -1)).toBe(-EAGAIN); // to be told again
-    locks.table.arrived();
-    expect(locks.table.interrupt(7, -1)).toBe(0);
+    const f = locks.file();
+    locks.set(ONE, f, F_WRLCK);
+    locks.table.interrupt(7, 0);
+    locks.table.interrupt(8, -1);
+    expect(locks.wait(7, TWO, f, F_WRLCK)).toBe(0);
+    expect(locks.wait(8, THREE, f, F_WRLCK)).toBe(0);
+    expect(locks.retry()).toEqual([{ unique: 8, error: -EINTR }]);
+    expect(locks.table.waiting).toBe(1);
   });
 
   test("is refused where processes would wait for each other", () => {

@@ -89,6 +89,19 @@ export const openCases: Cases = {
     return [set, cleared, contents(at("f"))];
   },
 
+  "O_TRUNC leaves the set-user-ID and set-group-ID bits of a file that it makes": ({
+    at,
+    directory: dir,
+  }) => {
+    c.chmod(dir, 0o777);
+    return [alice, { uid: 0, gid: 0 }].map((who) => {
+      const path = at(`f${who.uid}`);
+      const open = (): number => c.tryOpen(path, O_CREAT | O_TRUNC | O_WRONLY, 0o6755);
+      const made = [c.as(who, open), mode(path)];
+      return [...made, c.as(who, open), mode(path)];
+    });
+  },
+
   "several processes append and nothing is lost": async ({ at }) => {
     file(at("f"));
     const writers = Array.from({ length: 3 }, (_, index) => new Actor(`writer ${index}`));
