@@ -7,9 +7,9 @@
 // have done, and closing the descriptor drops all of them, which is what closing a file does to a
 // process's POSIX locks. A BSD lock is taken on the handle's own descriptor.
 //
-// Nobody blocks. A request for a lock that is held gets a wait record and is answered later: the
-// main thread (LockWaiters) tries again whenever a lock was dropped through the mount, and from
-// time to time for locks that others hold on the source.
+// Nobody blocks. A request for a lock that is held gets a wait record and is answered later: by the
+// worker that drops a lock, or by the main thread (LockWaiters), which tries again from time to
+// time because locks may be held on the source itself.
 
 import { fuse_out_header } from "./abi-fuse.ts";
 import {
@@ -129,11 +129,11 @@ export class LockTable {
   readonly #waiters: RecordTable;
   readonly #inodes: InodeTable;
   readonly #flock = smallMemory(flock_struct.sizeof);
+  readonly #reply = smallMemory(fuse_out_header.sizeof);
   /** Whether the kernel tells which locks a descriptor itself has: since Linux 6.5. */
   #tellsOwn = true;
   /**
-   * Called when a lock was dropped, or a request began or ceased to wait, so that the waiters are
-   * looked at.
+   * Called when a request began to wait, so that it is looked at from time to time.
    */
   readonly #changed: () => void;
 
@@ -203,13 +203,18 @@ export class LockTable {
   }
 
   unpin(index: number): void {
-    if (!this.#owners.unpin(index)) return;
+    if (this.#unpin(index)) this.#signal();
+  }
+
+  /** Whether the record was closed, and this the last pin: then its locks are gone. */
+  #unpin(index: number): boolean {
+    if (!this.#owners.unpin(index)) return false;
     const fd = this.#words[this.#owners.at(index) + FD]!;
     this.#lock.acquire();
     this.#owners.free(index);
     this.#lock.release();
     close(fd);
-    this.#signal();
+    return true;
   }
 
   /** Drops all POSIX locks that the owner has on the inode. */
@@ -286,9 +291,16 @@ export class LockTable {
     const at = this.#owners.at(index);
     this.#words[at + PID] = lock.pid;
     this.#words[at + FH] = fh;
-    const result = this.#setRange(this.#words[at + FD]!, lock.type, lock.start, lock.end);
+    const fd = this.#words[at + FD]!;
+    // Who waits comes before who only arrives while a lock passes from one to the next.
+    const contended = this.waiting > 0;
+    if (contended) this.#waitLock.acquire();
+    const result = this.#setRange(fd, lock.type, lock.start, lock.end);
     // A read lock may replace a write lock: that too lets others go on.
-    if (result === 0 && lock.type !== F_WRLCK) this.#signal();
+    const drops = result === 0 && lock.type !== F_WRLCK;
+    if (contended && drops) this.#serve();
+    if (contended) this.#waitLock.release();
+    else if (drops) this.#signal();
     return result;
   }
 
@@ -301,8 +313,13 @@ export class LockTable {
   /** Takes or drops a BSD lock on a handle's descriptor, without waiting. */
   setFlock(fd: number, type: number): number {
     const operation = type === F_UNLCK ? LOCK_UN : type === F_WRLCK ? LOCK_EX : LOCK_SH;
+    const contended = this.waiting > 0;
+    if (contended) this.#waitLock.acquire();
     const result = flock(fd, operation | LOCK_NB);
-    if (result === 0 && type !== F_WRLCK) this.#signal();
+    const drops = result === 0 && type !== F_WRLCK;
+    if (contended && drops) this.#serve();
+    if (contended) this.#waitLock.release();
+    else if (drops) this.#signal();
     return result;
   }
 
@@ -504,7 +521,7 @@ export class LockTable {
       words[this.#header + MISSED_HAND] = (place + 1) % MISSED_INTERRUPTS_MAX;
     }
     this.#lock.release();
-    if (found) this.#changed();
+    if (found) this.#signal();
   }
 
   /** Whether the request's interrupt was here before it. Under the lock. */
@@ -518,8 +535,9 @@ export class LockTable {
     return false;
   }
 
+  /** Locks were dropped, or a wait was ended: whoever can go on does. */
   #signal(): void {
-    if (this.waiting > 0) this.#changed();
+    if (this.waiting > 0) this.retry();
   }
 
   /** How many requests wait. */
@@ -527,22 +545,31 @@ export class LockTable {
     return Atomics.load(this.#words, this.#header + WAITING_COUNT);
   }
 
+  /** Serves those who wait. Returns how many still do. */
+  retry(): number {
+    this.#waitLock.acquire();
+    this.#serve();
+    this.#waitLock.release();
+    return this.waiting;
+  }
+
   /**
    * Tries again for everyone who waits, in the order they came, and answers those who got their
-   * lock or were interrupted. Only on the main thread. Returns how many still wait.
+   * lock, were interrupted, or would wait for ever. Under the wait lock.
    */
-  retry(answer: Memory): number {
-    const waiting: number[] = [];
-    for (let index = 1; index < this.#waiters.used; index++)
-      if (this.#words[this.#waiters.at(index) + STATE] !== 0) waiting.push(index);
+  #serve(): void {
     const ticket = (index: number): number => this.#words[this.#waiters.at(index) + TICKET]!;
-    waiting.sort((a, b) => (ticket(a) - ticket(b)) | 0);
-    for (const index of waiting) {
-      const at = this.#waiters.at(index);
-      const result = this.#retryOne(at);
-      if (result !== -EAGAIN) this.#answer(index, result, answer);
+    for (let dropped = true; dropped;) {
+      dropped = false;
+      const waiting: number[] = [];
+      for (let index = 1; index < this.#waiters.used; index++)
+        if (this.#words[this.#waiters.at(index) + STATE] !== 0) waiting.push(index);
+      waiting.sort((a, b) => (ticket(a) - ticket(b)) | 0);
+      for (const index of waiting) {
+        const result = this.#retryOne(this.#waiters.at(index));
+        if (result !== -EAGAIN && this.#answer(index, result)) dropped = true;
+      }
     }
-    return this.waiting;
   }
 
   #retryOne(at: number): number {
@@ -560,12 +587,13 @@ export class LockTable {
     return locked ? -EDEADLK : result;
   }
 
-  #answer(index: number, result: number, answer: Memory): void {
+  /** Returns whether locks were dropped with the last pin of their owner. */
+  #answer(index: number, result: number): boolean {
     const words = this.#words;
     const at = this.#waiters.at(index);
     const owner = words[at + WAIT_OWNER]!;
     const device = words[at + DEVICE]!;
-    const { view } = answer;
+    const { view, address } = this.#reply;
     view.setUint32(fuse_out_header.len, fuse_out_header.sizeof, true);
     view.setInt32(fuse_out_header.error, result, true);
     view.setInt32(fuse_out_header.unique, words[at + UNIQUE_LOW]!, true);
@@ -575,8 +603,8 @@ export class LockTable {
     words[this.#header + WAITING_COUNT]!--;
     if (this.#waiters.close(index)) this.#waiters.free(index);
     this.#lock.release();
-    write(device, answer.address, fuse_out_header.sizeof);
-    if (owner !== 0) this.unpin(owner);
+    write(device, address, fuse_out_header.sizeof);
+    return owner !== 0 && this.#unpin(owner);
   }
 }
 
@@ -586,7 +614,6 @@ const LONGEST_PAUSE_MS = 64;
 /** Looks after those who wait for locks, on the main thread's event loop. */
 export class LockWaiters {
   readonly #locks: LockTable;
-  readonly #answer = smallMemory(fuse_out_header.sizeof);
   #timer: ReturnType<typeof setTimeout> | undefined;
   #pause = SHORTEST_PAUSE_MS;
 
@@ -603,7 +630,7 @@ export class LockWaiters {
   #try(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.#locks.retry(this.#answer) === 0) return;
+    if (this.#locks.retry() === 0) return;
     // Locks that are held on the source itself are dropped without our knowing.
     this.#timer = setTimeout(() => this.#try(), this.#pause);
     this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE_MS);

@@ -32,6 +32,7 @@ export const CONFIGURATIONS: readonly (readonly string[])[] = [
 
 const CHECKPOINT_INTERVAL = 100;
 const SHRINK_TIME_MS = 40_000;
+const PRINTED_OPERATIONS = 100;
 const USERS = [0, 1];
 
 /** The first difference between the two sides. */
@@ -88,12 +89,9 @@ export class DifferentialTest implements AsyncDisposable {
     const short = await this.#shrink(operations.slice(0, difference.after));
     const shown = (await this.run(short)) ?? difference;
     throw new DifferentialFailure(
-      [
-        `seed ${setup.seed} with ${setup.operations} operations and options`,
-        `${JSON.stringify(setup.options)} differs after ${difference.after} operations.`,
-        `\nAs short as it gets:\n[\n${short.map((each) => JSON.stringify(each)).join(",\n")}\n]`,
-        `\n${this.explain(shown)}`,
-      ].join(" "),
+      `seed ${setup.seed} with ${setup.operations} operations and options ` +
+        `${JSON.stringify(setup.options)} differs after ${difference.after} operations.\n` +
+        `As short as it gets:\n${await print(short)}\n\n${this.explain(shown)}`,
     );
   }
 
@@ -223,6 +221,15 @@ function withoutTimes<T>(value: T): T {
   return JSON.parse(
     JSON.stringify(value, (key, part: unknown) => (isTime(key) ? undefined : part)),
   ) as T;
+}
+
+/** A sequence as it is for a replay: here, or if it is long, in a file. */
+async function print(operations: readonly Operation[]): Promise<string> {
+  const text = `[\n${operations.map((each) => JSON.stringify(each)).join(",\n")}\n]`;
+  if (operations.length <= PRINTED_OPERATIONS) return text;
+  const file = `/tmp/fuse-backend-differential-${process.pid}.json`;
+  await Bun.write(file, text);
+  return `${operations.length} operations, in ${file}`;
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
