@@ -1,5 +1,5 @@
-// A file system with one file. Run it with `bun examples/hello.ts MOUNTPOINT`, read MOUNTPOINT/hello, and end it with
-// Ctrl-C or `umount MOUNTPOINT`.
+// A file system with one file. Run it with `bun examples/hello.ts MOUNTPOINT`, read
+// MOUNTPOINT/hello, and end it with Ctrl-C or `umount MOUNTPOINT`.
 
 import {
   FUSE_ROOT_ID,

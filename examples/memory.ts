@@ -36,7 +36,9 @@ const SIZE_MAX = 2 ** 30;
 
 interface Entry {
   readonly node: Node;
-  /** Its place in the directory, for reading on: it never changes, and grows from entry to entry. */
+  /**
+   * Its place in the directory, for reading on: it never changes, and grows from entry to entry.
+   */
   readonly cookie: number;
 }
 

@@ -1,9 +1,9 @@
-// What the workers are doing, in memory that all threads share: for each worker a counter that is odd while it
-// has a request in hand, and even while it waits for one.
+// What the workers are doing, in memory that all threads share: for each worker a counter that is
+// odd while it has a request in hand, and even while it waits for one.
 //
-// The kernel hands out requests in order, but two workers may finish them in another. Mostly that does not
-// matter, since whoever waits for an answer has nothing to compare it with; but nobody waits for RELEASE, and
-// what it releases must be free for whoever asks next. See `settle`.
+// The kernel hands out requests in order, but two workers may finish them in another. Mostly that
+// does not matter, since whoever waits for an answer has nothing to compare it with; but nobody
+// waits for RELEASE, and what it releases must be free for whoever asks next. See `settle`.
 
 import { timespec } from "./abi-linux.ts";
 import { SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
@@ -73,7 +73,9 @@ export class Activity {
     ppoll(0, 0, this.#step.address, 0, 0);
   }
 
-  /** Whether each of the first `count` workers still has the request that it had at the last call. */
+  /**
+   * Whether each of the first `count` workers still has the request that it had at the last call.
+   */
   areStuck(count: number): boolean {
     let stuck = true;
     for (let worker = 0; worker < count; worker++) {

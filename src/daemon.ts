@@ -165,7 +165,10 @@ class Daemon {
     return device;
   }
 
-  /** Starts a worker on a clone of `device`; the first on the descriptor itself. Resolves when it serves. */
+  /**
+   * Starts a worker on a clone of `device`; the first on the descriptor itself. Resolves when it
+   * serves.
+   */
   async #startWorker(
     task: Pick<ServeTask, "worker" | "device" | "connection" | "memory" | "share">,
     locksChanged: () => void,
@@ -186,7 +189,10 @@ class Daemon {
     });
   }
 
-  /** Starts one more worker whenever all have been at the same request for a while: a slow disk, say. */
+  /**
+   * Starts one more worker whenever all have been at the same request for a while: a slow disk,
+   * say.
+   */
   #relieve(activity: Activity, start: (worker: number) => Promise<void>): Timer {
     return setInterval(() => {
       const count = this.#serving;
@@ -240,9 +246,9 @@ class Daemon {
   }
 
   /**
-   * Has the kernel hand over what programs have written and mapped: with the daemon gone, it would be
-   * lost wherever the mount is still in use. By another process: a thread of the daemon that waited
-   * for the daemon's answers could not be killed.
+   * Has the kernel hand over what programs have written and mapped: with the daemon gone, it would
+   * be lost wherever the mount is still in use. By another process: a thread of the daemon that
+   * waited for the daemon's answers could not be killed.
    */
   async #sync(): Promise<void> {
     if (this.#place === undefined) return;

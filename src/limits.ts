@@ -75,7 +75,9 @@ export const STUCK_CHECK_MS = 250;
 export const SETTLE_STEPS = 50;
 export const SETTLE_STEP_US = 100;
 
-/** How long a thread that also has an event loop waits for requests, and serves them, in one turn. */
+/**
+ * How long a thread that also has an event loop waits for requests, and serves them, in one turn.
+ */
 export const IDLE_TURN_MS = 10;
 export const BUSY_TURN_MS = 5;
 

@@ -101,8 +101,8 @@ function mountOf(fd: number): MountEntry {
 }
 
 /**
- * The file system at a path as `major:minor`; undefined if nothing is there. It takes no descriptor,
- * and the daemon of a FUSE mount is not asked.
+ * The file system at a path as `major:minor`; undefined if nothing is there. It takes no
+ * descriptor, and the daemon of a FUSE mount is not asked.
  */
 export function deviceAt(path: string): string | undefined {
   const flags = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC;

@@ -73,8 +73,8 @@ export function prepareMount(source: string, options: MountOptions): string {
 }
 
 /**
- * Makes the mount point ready as `prepareMount` does. `source` is the directory that will be served, if
- * it is one.
+ * Makes the mount point ready as `prepareMount` does. `source` is the directory that will be
+ * served, if it is one.
  */
 export function prepareMountpoint(options: MountOptions, source?: Place): string {
   const place = locate(options.mountpoint);

@@ -23,7 +23,9 @@ export interface MountedOptions extends ServerOptions, Partial<Omit<MountOptions
 /** A mount of this process. */
 export class Mounted {
   readonly mountpoint: string;
-  /** Resolves when the mount is gone, by `unmount` or by umount(8); rejects if serving it failed. */
+  /**
+   * Resolves when the mount is gone, by `unmount` or by umount(8); rejects if serving it failed.
+   */
   readonly closed: Promise<void>;
   readonly #device: number;
   readonly #fusermount: string | undefined;

@@ -46,7 +46,9 @@ export class Notifier {
   readonly #entryName = this.#message.bytes.subarray(ENTRY_NAME, ENTRY_NAME + NAME_BYTES_MAX);
   readonly #deleteName = this.#message.bytes.subarray(DELETE_NAME, DELETE_NAME + NAME_BYTES_MAX);
 
-  /** `to` is the mount's /dev/fuse, or a clone of it (see `Context.device`), or takes what is sent. */
+  /**
+   * `to` is the mount's /dev/fuse, or a clone of it (see `Context.device`), or takes what is sent.
+   */
   constructor(to: number | TakeMessage) {
     this.#to = to;
   }

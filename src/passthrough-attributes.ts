@@ -124,7 +124,8 @@ export abstract class PassthroughAttributes extends PassthroughNames {
    * With killpriv v2, a SETATTR that changes nothing is how the kernel tells that privileges are to
    * be taken off a file: before it writes to the file itself (FUSE passthrough), before FALLOCATE
    * and COPY_FILE_RANGE, and at a chown(2) to nobody. The host does the same at such a chown, but
-   * for our groups and capabilities; what differs is a set-group-id bit without the right to execute.
+   * for our groups and capabilities; what differs is a set-group-id bit without the right to
+   * execute.
    */
   protected killPrivileges(context: Context, nodeid: number, fd: number): number {
     const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
@@ -151,7 +152,9 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     return fchmodat(this.proc.dirfd, this.proc.name(fd), mode);
   }
 
-  /** Takes set-user-id and set-group-id off a file that is about to be written to, if it has them. */
+  /**
+   * Takes set-user-id and set-group-id off a file that is about to be written to, if it has them.
+   */
   protected killSetIdBits(context: Context, nodeid: number, fd: number): number {
     const result = fstat(fd, this.stat.address);
     if (result < 0) return result;

@@ -82,14 +82,17 @@ export abstract class PassthroughBase extends FileSystem {
   readonly activity: Activity;
   protected readonly credentials = new Credentials();
   protected readonly stat: Memory = smallMemory(stat.sizeof);
-  /** The numbers of descriptors at which requests fail, since the kernel gives the lowest that is free. */
+  /**
+   * The numbers of descriptors at which requests fail, since the kernel gives the lowest that is
+   * free.
+   */
   readonly #inodesEnd: number;
   readonly #filesEnd: number;
 
   /**
-   * To be made on the thread that serves with it, in the memory that `share.areas` was laid out for.
-   * `worker` is the number of the worker that it is for, -1 for the main thread. `locksChanged` gets
-   * the main thread to look after the waiters for locks.
+   * To be made on the thread that serves with it, in the memory that `share.areas` was laid out
+   * for. `worker` is the number of the worker that it is for, -1 for the main thread.
+   * `locksChanged` gets the main thread to look after the waiters for locks.
    */
   constructor(memory: Memory, share: PassthroughShare, worker: number, locksChanged: () => void) {
     super();

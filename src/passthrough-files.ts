@@ -273,7 +273,9 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     return result;
   }
 
-  /** Enters the file that was just opened as `fd`, which it takes over; `kill` takes privileges off. */
+  /**
+   * Enters the file that was just opened as `fd`, which it takes over; `kill` takes privileges off.
+   */
   #enterOpened(
     context: Context,
     fd: number,

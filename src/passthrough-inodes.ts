@@ -518,8 +518,8 @@ export class InodeTable {
   }
 
   /**
-   * Counts handles through which the kernel may change the file's times without telling anybody: files that are
-   * open for reading and writing past us can be mapped.
+   * Counts handles through which the kernel may change the file's times without telling anybody:
+   * files that are open for reading and writing past us can be mapped.
    */
   countMappable(nodeid: number, change: number): void {
     Atomics.add(this.#words, this.#table.at(nodeid) + MAPPABLE, change);

@@ -496,8 +496,8 @@ export class LockTable {
   }
 
   /**
-   * Ends the wait of a request. The interrupt may be read before the request has come to wait, by another
-   * worker: then it is noted, and the request will not wait.
+   * Ends the wait of a request. The interrupt may be read before the request has come to wait, by
+   * another worker: then it is noted, and the request will not wait.
    */
   interrupt(uniqueLow: number, uniqueHigh: number): void {
     const words = this.#words;

@@ -1,8 +1,8 @@
 // Opening the directory that is served.
 //
-// Access times are the host's to keep, by the options of the mount that the source lies on. Where our own mount
-// is told otherwise (noatime, strictatime, nodiratime), the source is opened through a private copy of
-// its mount that has these options.
+// Access times are the host's to keep, by the options of the mount that the source lies on. Where
+// our own mount is told otherwise (noatime, strictatime, nodiratime), the source is opened through
+// a private copy of its mount that has these options.
 
 import {
   AT_EMPTY_PATH,

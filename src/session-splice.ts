@@ -1,6 +1,6 @@
-// Answering large reads with one copy less: the file's pages go into a pipe, behind the header of the
-// reply, and from the pipe to the kernel (splice(2)). Measured at 1.3 times the rate of pread and
-// write for sequential reads of a cached file; writing gains nothing by it.
+// Answering large reads with one copy less: the file's pages go into a pipe, behind the header of
+// the reply, and from the pipe to the kernel (splice(2)). Measured at 1.3 times the rate of pread
+// and write for sequential reads of a cached file; writing gains nothing by it.
 
 import { fuse_out_header } from "./abi-fuse.ts";
 import { F_SETPIPE_SZ, O_CLOEXEC, O_NONBLOCK } from "./abi-linux.ts";
@@ -43,8 +43,8 @@ export class SplicePipe implements Splice {
   }
 
   /**
-   * Puts the reply with `size` bytes of the file into the pipe; `size`, or -1 if they are to be copied:
-   * it is too little to gain by it, or the file ends before.
+   * Puts the reply with `size` bytes of the file into the pipe; `size`, or -1 if they are to be
+   * copied: it is too little to gain by it, or the file ends before.
    */
   take(fd: number, offset: number, size: number): number {
     if (size < SPLICE_MIN || size > this.#max) return -1;

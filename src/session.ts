@@ -258,8 +258,8 @@ export class Channel {
   }
 
   /**
-   * ENOENT: the caller is gone, and nobody waits. EINVAL and the like: our reply was wrong, and is a
-   * bug.
+   * ENOENT: the caller is gone, and nobody waits. EINVAL and the like: our reply was wrong, and is
+   * a bug.
    */
   #afterFailedReply(result: number): void {
     if (result === -ENOENT || result === -ENODEV || result === -EINTR) return;

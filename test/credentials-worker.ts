@@ -11,11 +11,15 @@ import { close, fstat, getegid, geteuid, gettid, openat, prctl, umask } from "..
 export interface Scenario {
   readonly name: keyof typeof scenarios;
   readonly directory: string;
-  /** Two words: the first is not 0 when the thread acts as a caller, the second when it may go on. */
+  /**
+   * Two words: the first is not 0 when the thread acts as a caller, the second when it may go on.
+   */
   readonly signals: SharedArrayBuffer;
 }
 
-/** Runs a scenario in a thread of its own; `during` while the thread acts as a caller, if it waits. */
+/**
+ * Runs a scenario in a thread of its own; `during` while the thread acts as a caller, if it waits.
+ */
 export async function runScenario<T>(
   name: Scenario["name"],
   directory: string,

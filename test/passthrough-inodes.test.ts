@@ -196,7 +196,8 @@ describe("with few descriptors", () => {
     const a = f.lookup("a");
     const generation = f.inodes.generation(a);
     for (const name of NAMES.slice(1)) f.lookup(name);
-    // "a" has no descriptor any more; as if it were removed on the host and its number given to "new".
+    // "a" has no descriptor any more; as if it were removed on the host and its number given to
+    // "new".
     f.make("new");
     const other = f.lookup("new", number);
     expect(other).not.toBe(a);

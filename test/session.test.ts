@@ -40,7 +40,9 @@ class Device {
     expect(write(this.#kernel, buffer.address, bytes.length)).toBe(bytes.length);
   }
 
-  /** The next message that was written to the device, in hexadecimal; undefined if there is none. */
+  /**
+   * The next message that was written to the device, in hexadecimal; undefined if there is none.
+   */
   receive(): string | undefined {
     const length = read(this.#kernel, buffer.address, buffer.size);
     return length < 0 ? undefined : buffer.bytes.slice(0, length).toHex();

@@ -1,4 +1,5 @@
-// What threads do in the tests of shared memory: each is a worker that is told where the memory lies.
+// What threads do in the tests of shared memory: each is a worker that is told where the memory
+// lies.
 
 import { parentPort, workerData } from "node:worker_threads";
 import { Lock } from "../src/lock.ts";

@@ -1,5 +1,5 @@
-// The life of a daemon that root has started: how it begins and how it ends, with nothing lost and nothing
-// left behind, whoever ends it.
+// The life of a daemon that root has started: how it begins and how it ends, with nothing lost and
+// nothing left behind, whoever ends it.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";

@@ -1,5 +1,5 @@
-// The daemon and the programs that use its mount, as processes in a mount namespace of their own: what they
-// say, how they end.
+// The daemon and the programs that use its mount, as processes in a mount namespace of their own:
+// what they say, how they end.
 
 import { writeFile } from "node:fs/promises";
 import { EXECUTABLE } from "../support-mount.ts";

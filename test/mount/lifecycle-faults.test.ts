@@ -1,5 +1,5 @@
-// The daemon when something in it goes wrong: the mount never hangs, and everybody is told. An executable is
-// built for it that has bugs.
+// The daemon when something in it goes wrong: the mount never hangs, and everybody is told. An
+// executable is built for it that has bugs.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
@@ -36,7 +36,10 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
     return daemon;
   }
 
-  /** Runs a shell script that uses $mnt; never waits for it in a way that a hanging mount could stop. */
+  /**
+   * Runs a shell script that uses $mnt; never waits for it in a way that a hanging mount could
+   * stop.
+   */
   function use(space: Namespace, script: string): Child {
     return new Child(space.start(["sh", "-c", `mnt=$1/mnt; ${script}`, "sh", space.base]));
   }

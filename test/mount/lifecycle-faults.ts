@@ -1,5 +1,5 @@
-// The daemon with bugs that tests can call up: the program itself, with operations that fail at certain names.
-// Workers run this file too, as they run the executable.
+// The daemon with bugs that tests can call up: the program itself, with operations that fail at
+// certain names. Workers run this file too, as they run the executable.
 
 import { AssertionError } from "../../src/assert.ts";
 import { PassthroughFs } from "../../src/passthrough.ts";

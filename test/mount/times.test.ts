@@ -1,5 +1,6 @@
-// Times that change without a request of FUSE's own: through mappings and ioctls, and on reading as the mount's
-// options say. The attribute timeout is long, so that what is seen is not seen because it ran out.
+// Times that change without a request of FUSE's own: through mappings and ioctls, and on reading as
+// the mount's options say. The attribute timeout is long, so that what is seen is not seen because
+// it ran out.
 
 import { describe, expect, test } from "bun:test";
 import { rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
@@ -7,7 +8,10 @@ import { Mount, whyNoMounts, type MountSetup } from "../support-mount.ts";
 
 const LONG = ["--attr-timeout", "3600"];
 
-/** Runs `work` with a mount in a child process of Python, which has mmap(2), and gives what it prints. */
+/**
+ * Runs `work` with a mount in a child process of Python, which has mmap(2), and gives what it
+ * prints.
+ */
 async function python(directory: string, program: string): Promise<unknown> {
   const child = Bun.spawn(["python3", "-c", program], { cwd: directory, stderr: "inherit" });
   const text = await new Response(child.stdout).text();
