@@ -4,10 +4,11 @@
 /**
  * What the kernel may keep of what it has read.
  *
- * - `never`: nothing of a file's data, and no attributes or entries beyond the request. For directories that
- *   others change without our knowledge.
+ * - `never`: nothing of a file's data, and no attributes or entries beyond the request. For
+ *   directories that others change without our knowledge.
  * - `metadata`: entries, attributes and directory contents as `always`, data as `never`.
- * - `auto`: data until the file is opened again and has changed meanwhile (close-to-open consistency).
+ * - `auto`: data until the file is opened again and has changed meanwhile (close-to-open
+ *   consistency).
  * - `always`: everything, over opens. Only for directories that nobody else changes.
  */
 export type CachePolicy = "never" | "metadata" | "auto" | "always";
