@@ -5,14 +5,18 @@
 // does not matter, since whoever waits for an answer has nothing to compare it with; but nobody
 // waits for RELEASE, and what it releases must be free for whoever asks next. See `settle`.
 
+import { readFileSync } from "node:fs";
 import { timespec } from "./abi-linux.ts";
 import { SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import type { SharedLayout } from "./shared-table.ts";
-import { ppoll } from "./syscall.ts";
+import { gettid, ppoll } from "./syscall.ts";
 
 /** A cache line for each, so that workers do not slow one another down. */
 const STRIDE_WORDS = 16;
+// What else is in a worker's line: the number of its thread, and whether it waits for the others.
+const THREAD = 1;
+const SETTLING = 2;
 
 export class Activity {
   readonly #words: Int32Array;
@@ -38,6 +42,11 @@ export class Activity {
     return this.#first + worker * STRIDE_WORDS;
   }
 
+  /** To be called on the worker's own thread before it serves. */
+  enter(): void {
+    this.#words[this.#at(this.#own) + THREAD] = gettid();
+  }
+
   /** The worker has got a request. */
   begin(): void {
     Atomics.add(this.#words, this.#at(this.#own), 1);
@@ -49,24 +58,31 @@ export class Activity {
   }
 
   /**
-   * Waits until every request that another worker had in hand is done, a few milliseconds at most.
-   * For the case that something is still taken that may just be given back.
+   * Waits until every request that another worker had in hand is done, some milliseconds at most. For
+   * the case that something is still taken that may just be given back.
    */
   settle(): void {
-    const words = this.#words;
-    this.#pause(); // Who has read a request says so at once, but not in the same moment.
     for (let worker = 0; worker < WORKERS_MAX; worker++)
-      this.#seen[worker] = Atomics.load(words, this.#at(worker));
-    for (let step = 0; step < SETTLE_STEPS; step++) {
-      let busy = false;
-      for (let worker = 0; worker < WORKERS_MAX; worker++) {
-        const seen = this.#seen[worker]!;
-        if (worker !== this.#own && seen & 1 && Atomics.load(words, this.#at(worker)) === seen)
-          busy = true;
-      }
-      if (!busy) return;
-      this.#pause();
+      this.#seen[worker] = Atomics.load(this.#words, this.#at(worker));
+    // Two that wait are not to wait for each other.
+    Atomics.store(this.#words, this.#at(this.#own) + SETTLING, 1);
+    for (let step = 0; step < SETTLE_STEPS && this.#isBusy(); step++) this.#pause();
+    Atomics.store(this.#words, this.#at(this.#own) + SETTLING, 0);
+  }
+
+  /** Whether another worker still has the request in hand that it had when `#seen` was taken. */
+  #isBusy(): boolean {
+    for (let worker = 0; worker < WORKERS_MAX; worker++) {
+      const at = this.#at(worker);
+      const thread = this.#words[at + THREAD]!;
+      if (thread === 0 || worker === this.#own) continue;
+      const seen = this.#seen[worker]!;
+      if (Atomics.load(this.#words, at) !== seen) continue;
+      if (Atomics.load(this.#words, at + SETTLING) !== 0) continue;
+      // A worker that has read a request, but has not come to say so, does not sleep.
+      if (seen & 1 || !isAsleep(thread)) return true;
     }
+    return false;
   }
 
   #pause(): void {
@@ -84,5 +100,15 @@ export class Activity {
       this.#seen[worker] = now;
     }
     return stuck;
+  }
+}
+
+/** Whether a thread of this process waits in the kernel. */
+function isAsleep(thread: number): boolean {
+  try {
+    const status = readFileSync(`/proc/self/task/${thread}/stat`, "latin1");
+    return status.slice(status.lastIndexOf(")") + 2).startsWith("S");
+  } catch {
+    return true; // it has ended
   }
 }

@@ -135,7 +135,7 @@ class Daemon {
       await Promise.all(Array.from({ length: workers }, (_, worker) => start(worker)));
       const relief = this.#relieve(fs.activity, start);
       if (this.#ending === undefined) {
-        this.#tellMounted(connection);
+        this.#tellMounted(connection, fs);
         ready();
       }
       const ending = await ended;
@@ -180,6 +180,7 @@ class Daemon {
       spawnWorker({ ...task, role: "serve", device, logLevel, logFormat, debug }, (message) => {
         if (message.type === "ready") resolve();
         else if (message.type === "locks") locksChanged();
+        else if (message.type === "once") log.once(message.level, message.message);
         else if (message.type === "ended" && --this.#serving === 0) this.end({ how: "unmounted" });
         else if (message.type === "failed") {
           resolve();
@@ -203,14 +204,19 @@ class Daemon {
     }, STUCK_CHECK_MS);
   }
 
-  #tellMounted(connection: Connection): void {
+  #tellMounted(connection: Connection, fs: PassthroughFs): void {
     const { workers } = this.#options;
-    const { cache } = this.#options.passthrough;
+    const { cache, inodeFileHandles } = this.#options.passthrough;
     log.info(
       `mounted ${this.#source} on ${this.#mountpoint}: ` +
         `${workers} ${workers === 1 ? "worker" : "workers"}, cache=${cache}`,
     );
     log.info(describeConnection(connection));
+    if (!fs.hasFileHandles && inodeFileHandles !== "never")
+      log.info(
+        `no file handles of ${this.#source} can be opened: ` +
+          `what is in use takes descriptors, of which there are ${fs.descriptors}`,
+      );
   }
 
   async #finish(ending: Ending): Promise<number> {

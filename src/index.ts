@@ -21,7 +21,7 @@ export {
 } from "./filesystem.ts";
 export { mountOptions, MountError, type MountOptions } from "./mount-options.ts";
 export { Mounted, mountFileSystem, type MountedOptions } from "./mounted.ts";
-export { Notifier } from "./notify.ts";
+export { Notifier, type TakeMessage } from "./notify.ts";
 export {
   ConfigError,
   PassthroughFs,

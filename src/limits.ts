@@ -72,7 +72,7 @@ export const WORKERS_GROWN_MAX = 16;
 /** How often that is looked at. */
 export const STUCK_CHECK_MS = 250;
 /** How long is waited for requests that other workers have in hand: so many times so long. */
-export const SETTLE_STEPS = 50;
+export const SETTLE_STEPS = 200;
 export const SETTLE_STEP_US = 100;
 
 /**

@@ -9,6 +9,7 @@ import { write } from "./syscall.ts";
 export const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
 export type Level = (typeof LOG_LEVELS)[number];
 export type Format = "text" | "json";
+export type OnceLevel = "info" | "warn";
 
 // consola's numbers: errors are 0, warnings 1, info 3, debug 4.
 const CONSOLA_LEVELS: Record<Level, LogLevel> = { error: 0, warn: 1, info: 3, debug: 4 };
@@ -41,6 +42,7 @@ const consola = createConsola({
 });
 
 const said = new Set<string>();
+let sayOnce: ((level: OnceLevel, message: string) => void) | undefined;
 let minute = 0;
 let limitedLines = 0;
 
@@ -49,11 +51,20 @@ function describe(error: unknown): string {
 }
 
 export const log = {
-  /** Sets the level, format and the name lines begin with, for this thread. */
-  configure(options: { level?: Level; format?: Format; name?: string }): void {
+  /**
+   * Sets the level, format and the name lines begin with, for this thread. `sayOnce` takes the lines
+   * of `once` to the thread that says them, where there are several.
+   */
+  configure(options: {
+    level?: Level;
+    format?: Format;
+    name?: string;
+    sayOnce?: (level: OnceLevel, message: string) => void;
+  }): void {
     if (options.level !== undefined) consola.level = CONSOLA_LEVELS[options.level];
     if (options.format !== undefined) format = options.format;
     if (options.name !== undefined) name = options.name;
+    if (options.sayOnce !== undefined) sayOnce = options.sayOnce;
   },
 
   debug(message: string): void {
@@ -70,11 +81,12 @@ export const log = {
     consola.error(error === undefined ? message : `${message}: ${describe(error)}`);
   },
 
-  /** Says it the first time on this thread, and never again. */
-  once(level: "info" | "warn", message: string): void {
+  /** Says it the first time, and never again. */
+  once(level: OnceLevel, message: string): void {
     if (said.has(message)) return;
     said.add(message);
-    consola[level](message);
+    if (sayOnce === undefined) consola[level](message);
+    else sayOnce(level, message);
   },
 
   /** For what untrusted input can cause: a bounded number of lines a minute. */

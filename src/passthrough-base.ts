@@ -82,6 +82,8 @@ export abstract class PassthroughBase extends FileSystem {
   readonly activity: Activity;
   protected readonly credentials = new Credentials();
   protected readonly stat: Memory = smallMemory(stat.sizeof);
+  /** The most that the process may have open. */
+  readonly descriptors: number;
   /**
    * The numbers of descriptors at which requests fail, since the kernel gives the lowest that is
    * free.
@@ -98,8 +100,9 @@ export abstract class PassthroughBase extends FileSystem {
     super();
     const { config, areas } = share;
     this.config = config;
-    this.#inodesEnd = share.descriptors * DESCRIPTOR_INODES_SHARE;
-    this.#filesEnd = Math.max(this.#inodesEnd, share.descriptors - DESCRIPTORS_RESERVED);
+    this.descriptors = share.descriptors;
+    this.#inodesEnd = this.descriptors * DESCRIPTOR_INODES_SHARE;
+    this.#filesEnd = Math.max(this.#inodesEnd, this.descriptors - DESCRIPTORS_RESERVED);
     this.proc = new ProcFds(share.procFd);
     const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
     const options = { fileHandles, mntid, useHostIno };

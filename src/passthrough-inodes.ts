@@ -192,6 +192,11 @@ export class InodeTable {
     return 0;
   }
 
+  /** Whether inodes of the root's device can be opened by file handle. */
+  get hasFileHandles(): boolean {
+    return this.#devices.hasHandles(0);
+  }
+
   /** How many inodes the kernel knows. */
   get count(): number {
     return this.#table.count;

@@ -85,6 +85,11 @@ export class PassthroughFs extends PassthroughDirectories {
     this.closeReports = !LOCAL_FILE_SYSTEMS.has(this.#fsType);
   }
 
+  /** Whether the kernel may know more files of the source than there are descriptors. */
+  get hasFileHandles(): boolean {
+    return this.inodes.hasFileHandles;
+  }
+
   /** What hangs on the locks of this file system, for the main thread. */
   lockWaiters(): LockWaiters {
     return new LockWaiters(this.locks);

@@ -216,6 +216,7 @@ export class Channel {
     this.#pipe = SplicePipe.create(request, reply);
     reply.splice = this.#pipe;
     this.#activity = options.activity;
+    this.#activity?.enter();
     this.#device = device;
     this.#server = new Server(fs, connection, request, reply, device, options);
   }

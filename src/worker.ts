@@ -4,7 +4,7 @@
 
 import { parentPort, Worker } from "node:worker_threads";
 import type { Connection } from "./filesystem.ts";
-import { log, type Format, type Level } from "./log.ts";
+import { log, type Format, type Level, type OnceLevel } from "./log.ts";
 import { Memory } from "./memory.ts";
 import {
   mountInNamespace,
@@ -56,6 +56,8 @@ export type WorkerMessage =
   | { readonly type: "failed"; readonly reason: string }
   /** The waiters for locks are to be looked at. */
   | { readonly type: "locks" }
+  /** To be logged, if no worker has said so before. */
+  | { readonly type: "once"; readonly level: OnceLevel; readonly message: string }
   | { readonly type: "mounted"; readonly mounted: MountedPlace }
   | { readonly type: "unmounted"; readonly result: number };
 
@@ -87,7 +89,11 @@ function reasonFor(error: unknown): string {
 }
 
 async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void): Promise<void> {
-  log.configure({ level: task.debug ? "debug" : task.logLevel, format: task.logFormat });
+  log.configure({
+    level: task.debug ? "debug" : task.logLevel,
+    format: task.logFormat,
+    sayOnce: (level, message) => say({ type: "once", level, message }),
+  });
   const memory = new Memory(task.memory.address, task.memory.size);
   const fs = new PassthroughFs(memory, task.share, task.worker, () => say({ type: "locks" }));
   const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;

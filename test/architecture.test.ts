@@ -49,7 +49,7 @@ const OUTSIDE: Readonly<Record<string, RegExp>> = {
   "bun:ffi": /^(memory|syscall)$/,
   citty: /^(main|cli(-.+)?)$/,
   "consola/core": /^log$/,
-  "node:fs": /^(main|cli(-.+)?|daemon|mount(ed|-.+)?|metrics|passthrough-credentials)$/,
+  "node:fs": /^(main|cli(-.+)?|daemon|mount(ed|-.+)?|metrics|activity|passthrough-credentials)$/,
   "node:os": /^(main|cli(-.+)?|daemon)$/,
   "node:path": /^(main|cli(-.+)?|daemon|mount(-.+)?)$/,
   "node:util": /^cli(-.+)?$/,

@@ -1,9 +1,12 @@
 // The lock between threads.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { Lock } from "../src/lock.ts";
 import { map } from "../src/memory.ts";
 import { runShared } from "./shared-worker.ts";
+
+// On a loaded machine everything takes its time.
+setDefaultTimeout(60_000);
 
 const LOCK = 64;
 const COUNTER = 128;

@@ -1,12 +1,15 @@
 // Acting as the caller: what is created is the caller's, and afterwards the thread is itself again.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { CAP_FSETID } from "../src/abi-linux.ts";
 import { EACCES, EOVERFLOW } from "../src/errno.ts";
 import { Credentials } from "../src/passthrough-credentials.ts";
 import { getegid, geteuid, umask } from "../src/syscall.ts";
 import { runScenario } from "./credentials-worker.ts";
+
+// On a loaded machine everything takes its time.
+setDefaultTimeout(60_000);
 
 const directory = mkdtempSync("/tmp/fuse-backend-credentials-"); // 0700, of root
 afterAll(() => rmSync(directory, { recursive: true }));

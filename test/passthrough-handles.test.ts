@@ -44,7 +44,6 @@ describe("a handle", () => {
       [0, 7],
       [2 ** 40, 7],
     ] as const) {
-      // prettier-ignore
       expect(handles.acquire(wrong, nodeid)).toBe(false);
       expect(handles.close(wrong, nodeid)).toBe(-EBADF);
     }

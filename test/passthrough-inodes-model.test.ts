@@ -1,11 +1,14 @@
 // The table of inodes against a simple model of it: random lookups, forgets, uses, and changes of
 // the directory give what the model says, with a cache of three descriptors.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, linkSync } from "node:fs";
 import fc from "fast-check";
 import { ENOENT, ESTALE } from "../src/errno.ts";
 import { Fixture, hasHandles, ino } from "./support-inodes.ts";
+
+// On a loaded machine everything takes its time.
+setDefaultTimeout(60_000);
 
 const RING = 3;
 const NAMES = ["a", "b", "c", "d", "e", "f"] as const;

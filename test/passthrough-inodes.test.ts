@@ -1,7 +1,7 @@
 // The table of inodes: who is known under which number, and the bounded cache of descriptors, on
 // files of a private directory and with a cache of a few descriptors.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { linkSync, unlinkSync } from "node:fs";
 import { S_IFREG, stat } from "../src/abi-linux.ts";
 import { FUSE_ROOT_ID } from "../src/abi-fuse.ts";
@@ -10,6 +10,9 @@ import { DEVICES_MAX, IDLE_BACKINGS_MAX, RETAINED_MAX } from "../src/limits.ts";
 import type { Registrar } from "../src/passthrough-inodes.ts";
 import { dup, fstat } from "../src/syscall.ts";
 import { Fixture, hasHandles, ino, inodeNumber, openPath, statMemory } from "./support-inodes.ts";
+
+// On a loaded machine everything takes its time.
+setDefaultTimeout(60_000);
 
 const needsHandles = test.skipIf(!hasHandles);
 

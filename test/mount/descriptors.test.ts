@@ -1,7 +1,7 @@
 // Inodes without descriptors, on a real mount: big trees with few descriptors, files that are used
 // when their name is gone, file handles of the mount, and several file systems below the source.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   mkdirSync,
   mkdtempSync,
@@ -19,6 +19,8 @@ import { EXECUTABLE, Mount, whyNoMounts, type MountSetup } from "../support-moun
 import { Actor } from "./actor.ts";
 import { must, type Stat } from "./calls.ts";
 import { shell, SHELL_TEST_TIMEOUT_MS } from "./shell.ts";
+
+setDefaultTimeout(SHELL_TEST_TIMEOUT_MS);
 
 const LIMIT = 256;
 const FEW = ["prlimit", `--nofile=${LIMIT}:${LIMIT}`];
@@ -134,35 +136,31 @@ function memory(pid: number): number {
 }
 
 onMounts("a tree of 20,000 files with 256 descriptors", () => {
-  test(
-    "is walked by several at once, and forgotten again",
-    async () => {
-      await using pressed = await Pressed.start({ options: ["--workers", "4"] });
-      const { mount } = pressed;
-      await mount.during(async () => {
-        await shell("mkdir {1..200}; for d in *; do (cd $d; touch {1..100}); done", {
-          cwd: mount.source,
-        });
-        const descriptors = pressed.descriptors;
-        const before = memory(mount.pid);
-        const walks = [1, 2, 3].map(() => shell(COUNT, { cwd: mount.mountpoint }));
-        for (const walk of walks) expect(await walk).toBe("20000\n");
-        // The cache is in use, and leaves room for other descriptors.
-        expect(pressed.descriptors).toBeGreaterThan(LIMIT / 2);
-        expect(pressed.descriptors).toBeLessThan(LIMIT);
-        expect(memory(mount.pid) - before).toBeLessThan(32 * 1024);
-
-        pressed.forget();
-        await pressed.untilDescriptors(descriptors + 2);
-        // Walked again, it takes what it has taken before.
-        expect(await shell(COUNT, { cwd: mount.mountpoint })).toBe("20000\n");
-        pressed.forget();
-        await pressed.untilDescriptors(descriptors + 2);
-        expect(memory(mount.pid) - before).toBeLessThan(32 * 1024);
+  test("is walked by several at once, and forgotten again", async () => {
+    await using pressed = await Pressed.start({ options: ["--workers", "4"] });
+    const { mount } = pressed;
+    await mount.during(async () => {
+      await shell("mkdir {1..200}; for d in *; do (cd $d; touch {1..100}); done", {
+        cwd: mount.source,
       });
-    },
-    SHELL_TEST_TIMEOUT_MS,
-  );
+      const descriptors = pressed.descriptors;
+      const before = memory(mount.pid);
+      const walks = [1, 2, 3].map(() => shell(COUNT, { cwd: mount.mountpoint }));
+      for (const walk of walks) expect(await walk).toBe("20000\n");
+      // The cache is in use, and leaves room for other descriptors.
+      expect(pressed.descriptors).toBeGreaterThan(LIMIT / 2);
+      expect(pressed.descriptors).toBeLessThan(LIMIT);
+      expect(memory(mount.pid) - before).toBeLessThan(32 * 1024);
+
+      pressed.forget();
+      await pressed.untilDescriptors(descriptors + 2);
+      // Walked again, it takes what it has taken before.
+      expect(await shell(COUNT, { cwd: mount.mountpoint })).toBe("20000\n");
+      pressed.forget();
+      await pressed.untilDescriptors(descriptors + 2);
+      expect(memory(mount.pid) - before).toBeLessThan(32 * 1024);
+    });
+  });
 
   test("leaves no room for as many open files, which then fail, and nothing else does", async () => {
     await using pressed = await Pressed.start({ options: ["--no-kernel-passthrough"] });

@@ -1,7 +1,16 @@
 // File systems of one's own, mounted with the library: the examples, and what notifications, the
 // metrics hook and the end of a mount come to on a real mount.
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  setDefaultTimeout,
+  test,
+} from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { MNT_DETACH, O_RDONLY, POLLIN, POLLOUT, UMOUNT_NOFOLLOW } from "../../src/abi-linux.ts";
 import { EIO, ENAMETOOLONG, ENOENT, ENOSYS, ENOTCONN, ENOTDIR } from "../../src/errno.ts";
@@ -12,6 +21,8 @@ import { Actor } from "./actor.ts";
 import { must, type Stat } from "./calls.ts";
 import { LibraryProgram } from "./library-program.ts";
 import { shell, SHELL_TEST_TIMEOUT_MS } from "./shell.ts";
+
+setDefaultTimeout(SHELL_TEST_TIMEOUT_MS);
 
 const ROOT = 1;
 const onMounts = describe.skipIf(whyNoMounts !== undefined);
@@ -55,22 +66,16 @@ async function withExample(name: string, script: string): Promise<string> {
 }
 
 onMounts("the examples", () => {
-  test(
-    "hello has one file",
-    async () => {
-      const script = "cat hello; ls -A; stat -c %s:%A hello; ! cat missing; ! touch hello";
-      const output = await withExample("hello", `{ ${script}; } 2>&1`);
-      expect(output).toMatch(
-        /^Hello, world!\nhello\n14:-r--r--r--\n.*No such file.*\n.*not implemented.*\n$/,
-      );
-    },
-    SHELL_TEST_TIMEOUT_MS,
-  );
+  test("hello has one file", async () => {
+    const script = "cat hello; ls -A; stat -c %s:%A hello; ! cat missing; ! touch hello";
+    const output = await withExample("hello", `{ ${script}; } 2>&1`);
+    expect(output).toMatch(
+      /^Hello, world!\nhello\n14:-r--r--r--\n.*No such file.*\n.*not implemented.*\n$/,
+    );
+  });
 
-  test(
-    "memory keeps files and directories",
-    async () => {
-      const script = `
+  test("memory keeps files and directories", async () => {
+    const script = `
         # Files grow, shrink and have holes; they can be used when their name is gone.
         printf one > f; printf two >> f; cat f; echo
         truncate -s 2 f; truncate -s 4 f; od -An -c f
@@ -91,25 +96,23 @@ onMounts("the examples", () => {
         git init -q .; git add src; git -c user.name=x -c user.email=x commit -qm m; git fsck 2>&1
         git status --porcelain | wc -l
       `;
-      const output = await withExample("memory", script);
-      expect(output.split("\n")).toEqual([
-        "onetwo",
-        "   o   n  \\0  \\0",
-        "100001",
-        "yz",
-        "d",
-        "1",
-        "640 12 34 2001-02-03 04:05:06.123456789 +0000",
-        "5000",
-        "4500",
-        "0",
-        "same",
-        "0",
-        "",
-      ]);
-    },
-    SHELL_TEST_TIMEOUT_MS,
-  );
+    const output = await withExample("memory", script);
+    expect(output.split("\n")).toEqual([
+      "onetwo",
+      "   o   n  \\0  \\0",
+      "100001",
+      "yz",
+      "d",
+      "1",
+      "640 12 34 2001-02-03 04:05:06.123456789 +0000",
+      "5000",
+      "4500",
+      "0",
+      "same",
+      "0",
+      "",
+    ]);
+  });
 });
 
 onMounts("a mount of one's own", () => {

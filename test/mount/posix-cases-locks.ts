@@ -167,6 +167,7 @@ export const lockCases: Cases = {
     const crowd = Array.from({ length: 8 }, (_, index) => new Actor(`waiter ${index}`));
     try {
       const waiting = [other.call("setLock", theirs, F_SETLKW, whole(F_WRLCK))];
+      await other.blocked(); // The writer comes first.
       for (const waiter of crowd) {
         const opened = await waiter.call("open", at("f"), O_RDWR);
         waiting.push(waiter.call("setLock", opened, F_SETLKW, whole(F_RDLCK)));
