@@ -7,7 +7,7 @@ import type { Activity } from "./activity.ts";
 import { MS_NODIRATIME, MS_STRICTATIME } from "./abi-linux.ts";
 import { errnoMessage, EBUSY, EINVAL } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
-import { STUCK_CHECK_MS, WORKERS_GROWN_MAX } from "./limits.ts";
+import { SIGNAL_AGAIN_MS, STUCK_CHECK_MS, WORKERS_GROWN_MAX } from "./limits.ts";
 import { log, type Format, type Level } from "./log.ts";
 import {
   mount,
@@ -16,6 +16,7 @@ import {
   openDevice,
   pathToMounted,
   prepareMount,
+  unmountPlace,
   type MountedPlace,
   type MountOptions,
 } from "./mount.ts";
@@ -87,6 +88,7 @@ class Daemon {
   /** How many workers there are. */
   #serving = 0;
   #ending: Ending | undefined;
+  #endingSince = 0;
   #ended: ((ending: Ending) => void) | undefined;
 
   constructor(options: DaemonOptions, stopping: () => void) {
@@ -96,18 +98,29 @@ class Daemon {
     this.#mountpoint = options.mount.mountpoint;
   }
 
-  /** The first reason to end is the one that counts; the same signal again ends without waiting. */
+  /** The first reason to end is the one that counts; a later signal ends without waiting. */
   end(ending: Ending): void {
     if (this.#ending !== undefined) {
-      if (this.#ending.how === "signal" && ending.how === "signal") {
-        log.warn(`${ending.signal} again: ending without waiting for the unmount`);
-        process.exit(1);
-      }
+      const isLater = performance.now() - this.#endingSince > SIGNAL_AGAIN_MS;
+      if (ending.how === "signal" && isLater) this.#leave(ending.signal);
       return;
     }
     this.#ending = ending;
+    this.#endingSince = performance.now();
     this.#stopping();
     this.#ended?.(ending);
+  }
+
+  /** Ends at once: what is not written back yet is lost. */
+  #leave(signal: string): never {
+    log.warn(`${signal} again: ending without waiting for what is written`);
+    try {
+      // Only a thread of its own gets to another namespace, which would have to be waited for.
+      if (this.#place !== undefined && this.#place.namespace === undefined)
+        unmountPlace(this.#place, "lazy", this.#options.mount.fusermount);
+    } finally {
+      process.exit(1);
+    }
   }
 
   async run(ready: () => void): Promise<number> {

@@ -81,6 +81,9 @@ export const SETTLE_STEP_US = 100;
 export const IDLE_TURN_MS = 10;
 export const BUSY_TURN_MS = 5;
 
+/** A second signal sooner than this is taken for part of the first: of a terminal that closes, say. */
+export const SIGNAL_AGAIN_MS = 1000;
+
 /** Log lines about malformed input, a minute. */
 export const LIMITED_LINES_PER_MINUTE = 20;
 

@@ -42,6 +42,14 @@ describe.skipIf(whyNoMounts !== undefined)("a signal", () => {
     expect(daemon.output).not.toContain("SIGHUP");
   });
 
+  test("that comes with others at once, as when a terminal closes, counts once", async () => {
+    await using space = await Namespace.create();
+    const daemon = await serve(space, [], { prefix: DEFAULT_SIGNALS });
+    for (const signal of [...SIGNALS, ...SIGNALS]) daemon.signal(signal);
+    expect(await daemon.ended()).toBe(0);
+    expect(space.mounts()).toEqual([]);
+  });
+
   test("at the moment of mounting leaves no mount", async () => {
     await using space = await Namespace.create();
     for (const signal of SIGNALS) {

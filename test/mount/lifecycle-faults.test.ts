@@ -3,11 +3,11 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { readProc } from "../../src/mount-info.ts";
 import { whyNoMounts } from "../support-mount.ts";
-import { Namespace } from "../support-namespace.ts";
+import { Namespace, type How } from "../support-namespace.ts";
 import { Child, User } from "./lifecycle-daemon.ts";
 import { NotifySocket } from "./lifecycle-socket.ts";
 
@@ -17,6 +17,7 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
   let base = "";
   beforeAll(async () => {
     base = await mkdtemp("/tmp/fuse-backend-test-");
+    await chmod(base, 0o755);
     await Bun.build({
       entrypoints: [resolve(import.meta.dir, "lifecycle-faults.ts")],
       compile: { outfile: `${base}/faulty`, autoloadBunfig: false, autoloadDotenv: false },
@@ -27,11 +28,11 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
   async function serveFaulty(
     space: Namespace,
     options: readonly string[],
-    env: Record<string, string> = {},
+    how: How = {},
   ): Promise<Child> {
     const places = [`${space.base}/src`, `${space.base}/mnt`];
     const line = [`${base}/faulty`, "passthrough", ...options, ...places];
-    const daemon = new Child(space.start(line, { env }));
+    const daemon = new Child(space.start(line, how));
     await daemon.said(/FUSE 7\.\d+ with/);
     return daemon;
   }
@@ -47,7 +48,8 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
   test.each([[1], [3]])("in a worker ends with the reason and unmounts: %d workers", async (n) => {
     await using space = await Namespace.create();
     using socket = new NotifySocket(`${space.base}/notify`);
-    const daemon = await serveFaulty(space, [`--workers=${n}`], { NOTIFY_SOCKET: socket.path });
+    const how = { env: { NOTIFY_SOCKET: socket.path } };
+    const daemon = await serveFaulty(space, [`--workers=${n}`], how);
     const caller = use(space, 'stat "$mnt/fault-assertion" 2>&1');
     expect(await daemon.ended()).toBe(1);
     expect(daemon.output).toMatch(
@@ -70,6 +72,17 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
     expect(daemon.output).toContain("AssertionError: the invariant of the test\n");
     expect(space.mounts()).toEqual([]);
     expect(await user.resume()).toMatch(/not connected|connection abort/);
+  });
+
+  test("of a user ends too, with the mount", async () => {
+    await using space = await Namespace.create();
+    const daemon = await serveFaulty(space, ["--workers=1"], { asUser: true });
+    const line = ["sh", "-c", 'cd "$1/mnt"; stat fault-assertion 2>&1', "sh", space.base];
+    const caller = new Child(space.start(line, { asUser: true }));
+    expect(await daemon.ended()).toBe(1);
+    expect(await caller.ended()).toBe(1);
+    expect(caller.output).toMatch(/not connected|connection abort/);
+    expect(space.mounts()).toEqual([]);
   });
 
   test("in the background ends too", async () => {
@@ -116,9 +129,9 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
     async (second) => {
       await using space = await Namespace.create();
       using socket = new NotifySocket(`${space.base}/notify`);
-      const env = { NOTIFY_SOCKET: socket.path };
+      const how = { env: { NOTIFY_SOCKET: socket.path } };
       const options = ["--workers=2", "--writeback", "--cache=always"];
-      const daemon = await serveFaulty(space, options, env);
+      const daemon = await serveFaulty(space, options, how);
       expect(await socket.receive()).toStartWith("READY=1");
       const writer = use(
         space,
@@ -134,10 +147,14 @@ os.close(fd)' "$mnt"`,
       expect(await socket.receive()).toBe("STOPPING=1");
       await waitForChild(daemon.pid, "sync");
       expect(space.mounts()).toHaveLength(1);
-      daemon.signal(second);
+      // Signals in quick succession are one.
+      const sending = setInterval(() => daemon.signal(second), 20);
       expect(await daemon.ended()).toBe(second === "SIGKILL" ? "SIGKILL" : 1);
-      if (second === "SIGTERM") expect(daemon.output).toContain("SIGTERM again: ending without");
+      clearInterval(sending);
       await writer.ended();
+      if (second === "SIGKILL") return;
+      expect(daemon.output).toContain("SIGTERM again: ending without waiting");
+      expect(space.mounts()).toEqual([]);
     },
   );
 
