@@ -66,14 +66,15 @@ export async function runDaemon(
   const daemon = new Daemon(options, stopping);
   // From here on a signal must not leave a mount without a daemon.
   for (const signal of SIGNALS)
-    if (!isIgnored(signal)) process.on(signal, () => daemon.end({ how: "signal", signal }));
+    if (signal === "SIGTERM" || !isIgnored(signal))
+      process.on(signal, () => daemon.end({ how: "signal", signal }));
   process.on("uncaughtException", (error) =>
     daemon.end({ how: "failed", reason: error.stack ?? String(error) }),
   );
   return daemon.run(ready);
 }
 
-/** Whoever started us may have seen to it that a signal does not end us, such as nohup(1). */
+/** Whoever started us may have seen to it that a signal does not end us: nohup(1), or `&` of a shell. */
 function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
   const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readProc("self/status"))?.[1] ?? "0";
   return ((BigInt(`0x${mask}`) >> BigInt(constants.signals[signal] - 1)) & 1n) === 1n;
@@ -145,7 +146,8 @@ class Daemon {
       const start = (worker: number): Promise<void> =>
         this.#startWorker({ ...common, worker }, () => waiters.changed());
       const { workers } = this.#options;
-      await Promise.all(Array.from({ length: workers }, (_, worker) => start(worker)));
+      // One worker is enough to answer.
+      await Promise.race(Array.from({ length: workers }, (_, worker) => start(worker)));
       const relief = this.#relieve(fs.activity, start);
       if (this.#ending === undefined) {
         this.#tellMounted(connection, fs);

@@ -4,6 +4,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { chmod, chown, mkdir, writeFile } from "node:fs/promises";
+import { readProc } from "../../src/mount-info.ts";
 import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
 import { Namespace, USER, type Run } from "../support-namespace.ts";
 import { abort, command, serve, User, type Child } from "./lifecycle-daemon.ts";
@@ -260,6 +261,22 @@ describe.skipIf(whyNoMounts !== undefined)("a user's daemon", () => {
     const killed = space.run(command(space, "--background", `--fusermount=${helper}`), NOBODY);
     expect(killed.exitCode).not.toBe(0);
     expect(killed.stderr).toMatch(/the daemon was killed by SIGKILL while it started\n$/);
+    expect(space.mounts()).toEqual([]);
+  });
+
+  test("ends if whoever started it in the background is gone before it is ready", async () => {
+    await using space = await Namespace.create();
+    const script = `
+      echo $PPID >"${space.base}/src/pid"
+      kill -9 $(ps -o ppid= -p $PPID)
+      exec fusermount3 "$@"`;
+    const helper = await executable(`${space.base}/killer`, script);
+    const killed = space.run(command(space, "--background", `--fusermount=${helper}`), NOBODY);
+    expect(killed.exitCode).toBe("SIGKILL");
+    const pid = readFileSync(`${space.base}/src/pid`, "utf8").trim();
+    // A zombie has no command line.
+    while (existsSync(`/proc/${pid}`) && readProc(`${pid}/cmdline`) !== "")
+      await new Promise(setImmediate);
     expect(space.mounts()).toEqual([]);
   });
 
