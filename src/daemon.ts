@@ -74,7 +74,7 @@ export async function runDaemon(
   return daemon.run(ready);
 }
 
-/** Whoever started us may have seen to it that a signal does not end us: nohup(1), or `&` of a shell. */
+/** Whoever started us may see to it that a signal does not end us: nohup(1), or `&` in a shell. */
 function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
   const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readProc("self/status"))?.[1] ?? "0";
   return ((BigInt(`0x${mask}`) >> BigInt(constants.signals[signal] - 1)) & 1n) === 1n;

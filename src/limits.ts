@@ -81,7 +81,7 @@ export const SETTLE_STEP_US = 100;
 export const IDLE_TURN_MS = 10;
 export const BUSY_TURN_MS = 5;
 
-/** A second signal sooner than this is taken for part of the first: of a terminal that closes, say. */
+/** A second signal sooner than this is part of the first: both come when a terminal closes. */
 export const SIGNAL_AGAIN_MS = 1000;
 
 /** Log lines about malformed input, a minute. */

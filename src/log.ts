@@ -52,8 +52,8 @@ function describe(error: unknown): string {
 
 export const log = {
   /**
-   * Sets the level, format and the name lines begin with, for this thread. `sayOnce` takes the lines
-   * of `once` to the thread that says them, where there are several.
+   * Sets the level, format and the name lines begin with, for this thread. `sayOnce` takes the
+   * lines of `once` to the thread that says them, where there are several.
    */
   configure(options: {
     level?: Level;

@@ -1,17 +1,33 @@
 // The table of open files: what a handle is good for, and when its descriptor goes.
 
 import { describe, expect, test } from "bun:test";
+import { readlinkSync } from "node:fs";
 import { O_RDONLY, O_RDWR } from "../src/abi-linux.ts";
 import { EBADF, ENFILE } from "../src/errno.ts";
 import { HANDLES_MAX } from "../src/limits.ts";
 import { cstring } from "../src/memory.ts";
 import { HandleTable } from "../src/passthrough-handles.ts";
 import { createShared, SharedLayout } from "../src/shared-table.ts";
-import { close, fcntl, memfd_create } from "../src/syscall.ts";
+import { close, memfd_create } from "../src/syscall.ts";
 
-const F_GETFD = 1;
-const isOpen = (fd: number): boolean => fcntl(fd, F_GETFD, 0) >= 0;
-const newDescriptor = (): number => memfd_create(cstring("handle").address, 0);
+const names = new Map<number, string>();
+let count = 0;
+
+/** A descriptor that is known again: its number may soon be that of another one. */
+function newDescriptor(): number {
+  const name = `handle-${++count}`;
+  const fd = memfd_create(cstring(name).address, 0);
+  names.set(fd, `/memfd:${name} (deleted)`);
+  return fd;
+}
+
+function isOpen(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === names.get(fd);
+  } catch {
+    return false;
+  }
+}
 
 /** The tables of `count` workers in the same memory. */
 function tables(count: number): HandleTable[] {

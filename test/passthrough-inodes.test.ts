@@ -94,7 +94,7 @@ describe("an inode", () => {
 
   test("is refused when there are too many file systems, and leaks no descriptor", () => {
     using f = new Fixture(8);
-    const before = Fixture.descriptors().size;
+    const before = f.descriptors.size;
     const forged = (device: number): number => {
       const fd = openPath(f.directory);
       fstat(fd, statMemory.address);
@@ -106,10 +106,10 @@ describe("an inode", () => {
     for (let device = 1; device < DEVICES_MAX; device++) expect(forged(-device)).toBeGreaterThan(0);
     // Each device keeps one, to open file handles.
     const perDevice = hasHandles ? 1 : 0;
-    expect(Fixture.descriptors().size).toBe(before + (DEVICES_MAX - 1) * perDevice);
+    expect(f.descriptors.size).toBe(before + (DEVICES_MAX - 1) * perDevice);
     expect(forged(-DEVICES_MAX)).toBe(-ENFILE);
     expect(forged(-1)).toBeGreaterThan(0);
-    expect(Fixture.descriptors().size).toBe(before + (DEVICES_MAX - 1) * perDevice);
+    expect(f.descriptors.size).toBe(before + (DEVICES_MAX - 1) * perDevice);
   });
 });
 

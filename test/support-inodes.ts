@@ -31,7 +31,6 @@ export function openPath(path: string): number {
 export class Fixture implements Disposable {
   readonly directory: string;
   readonly inodes: InodeTable;
-  readonly #before = new Set(Fixture.descriptors().keys());
   readonly #release: () => void;
 
   constructor(ringSize: number, options: Partial<InodeOptions> = {}) {
@@ -49,27 +48,25 @@ export class Fixture implements Disposable {
     expect(this.inodes.addRoot(openPath(this.directory))).toBe(0);
   }
 
-  /** The open descriptors of this process and what they are of. */
-  static descriptors(): Map<number, string> {
+  /** The descriptors of the directory and of what is in it, and the paths behind them. */
+  get descriptors(): Map<number, string> {
     const found = new Map<number, string>();
     for (const name of readdirSync("/proc/self/fd")) {
+      let path: string;
       try {
-        found.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
+        path = readlinkSync(`/proc/self/fd/${name}`);
       } catch {
-        // The one that listed the directory.
+        continue; // Something else has just been closed.
       }
+      if (`${path}/`.startsWith(`${this.directory}/`)) found.set(Number(name), path);
     }
     return found;
   }
 
-  /** The descriptors that the table has of files below the directory, and their inode numbers. */
+  /** The descriptors that the table has of files in the directory, and their inode numbers. */
   get cached(): Map<number, bigint> {
-    const found = new Map<number, bigint>();
-    for (const [fd, path] of Fixture.descriptors()) {
-      const isOurs = !this.#before.has(fd) && path.startsWith(`${this.directory}/`);
-      if (isOurs) found.set(fd, inodeNumber(fd));
-    }
-    return found;
+    const files = [...this.descriptors].filter(([, path]) => path !== this.directory);
+    return new Map(files.map(([fd]) => [fd, inodeNumber(fd)]));
   }
 
   at(name: string): string {
@@ -117,7 +114,7 @@ export class Fixture implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const [fd] of Fixture.descriptors()) if (!this.#before.has(fd)) close(fd);
+    for (const fd of this.descriptors.keys()) close(fd);
     this.#release();
     rmSync(this.directory, { recursive: true });
   }

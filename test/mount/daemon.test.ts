@@ -7,7 +7,7 @@ import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { readProc } from "../../src/mount-info.ts";
 import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
 import { Namespace } from "../support-namespace.ts";
-import { abort, Child, command, serve, User } from "./lifecycle-daemon.ts";
+import { abort, Child, command, processEnd, serve, User } from "./lifecycle-daemon.ts";
 import { NotifySocket } from "./lifecycle-socket.ts";
 
 setDefaultTimeout(60_000);
@@ -256,9 +256,7 @@ describe.skipIf(whyNoMounts !== undefined)("a mount whose daemon was killed", ()
     expect(readProc(`${watcher}/cmdline`)).toStartWith("/bin/sh");
     daemon.signal("SIGTERM");
     expect(await daemon.ended()).toBe(0);
-    // A zombie has no command line.
-    while (existsSync(`/proc/${watcher}`) && readProc(`${watcher}/cmdline`) !== "")
-      await new Promise(setImmediate);
+    await processEnd(Number(watcher));
     expect(space.mounts()).toEqual([]);
   });
 });

@@ -1,6 +1,7 @@
 // The daemon and the programs that use its mount, as processes in a mount namespace of their own:
 // what they say, how they end.
 
+import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { EXECUTABLE } from "../support-mount.ts";
 import type { How, Namespace } from "../support-namespace.ts";
@@ -147,4 +148,19 @@ export function abort(space: Namespace, how: How = {}): void {
     echo 1 >"$control/$1/abort"`;
   const run = space.run(["sh", "-ec", script, "sh", connection ?? "none"], how);
   if (run.exitCode !== 0) throw new Error(run.stderr);
+}
+
+/** The content of a file below /proc; "" if the process is gone. */
+export function procText(name: string): string {
+  try {
+    return readFileSync(`/proc/${name}`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** Waits for the end of a process that is not our child. */
+export async function processEnd(pid: number): Promise<void> {
+  // A zombie has no command line.
+  while (procText(`${pid}/cmdline`) !== "") await new Promise(setImmediate);
 }

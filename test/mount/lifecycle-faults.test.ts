@@ -2,13 +2,11 @@
 // executable is built for it that has bugs.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { readProc } from "../../src/mount-info.ts";
 import { whyNoMounts } from "../support-mount.ts";
 import { Namespace, type How } from "../support-namespace.ts";
-import { Child, User } from "./lifecycle-daemon.ts";
+import { Child, procText, User } from "./lifecycle-daemon.ts";
 import { NotifySocket } from "./lifecycle-socket.ts";
 
 setDefaultTimeout(60_000);
@@ -159,12 +157,10 @@ os.close(fd)' "$mnt"`,
   );
 
   async function waitForChild(pid: number, name: string): Promise<void> {
-    const read = (file: string): string => readProc(file).trim();
     const names = (): string[] =>
-      read(`${pid}/task/${pid}/children`)
+      procText(`${pid}/task/${pid}/children`)
         .split(" ")
-        .filter((child) => existsSync(`/proc/${child}/comm`) && child !== "")
-        .map((child) => read(`${child}/comm`));
+        .map((child) => procText(`${child}/comm`).trim());
     while (!names().includes(name)) await new Promise(setImmediate);
   }
 });

@@ -1,5 +1,5 @@
-// The options of -o, from the command line of the executable and of mount(8) to what the kernel shows
-// and does.
+// The options of -o, from the command line of the executable and of mount(8) to what the kernel
+// shows and does.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, copyFile, mkdir, symlink, writeFile } from "node:fs/promises";

@@ -322,6 +322,11 @@ export const attributeCases: Cases = {
       .filter((name) => name !== "link")
       .map((name) => [name, changes(place.at(name), () => c.chown(place.at(name), -1, -1))]),
 
+  "a chown that changes nothing is no way to take a stranger's set-user-ID bit": ({ at }) => {
+    const path = file(at("f"), "", 0o4755);
+    return [c.as(alice, () => c.chown(path, -1, -1)), mode(path)];
+  },
+
   "chown leaves the bits of directories": ({ at }) => {
     directory(at("d"));
     c.chmod(at("d"), 0o6755);

@@ -1,13 +1,12 @@
-// The daemon of a user who is not root, through fusermount3: nothing that the user may not do, and everything
-// else as for root.
+// The daemon of a user who is not root, through fusermount3: nothing that the user may not do, and
+// everything else as for root.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { chmod, chown, mkdir, writeFile } from "node:fs/promises";
-import { readProc } from "../../src/mount-info.ts";
 import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
 import { Namespace, USER, type Run } from "../support-namespace.ts";
-import { abort, command, serve, User, type Child } from "./lifecycle-daemon.ts";
+import { abort, command, processEnd, serve, User, type Child } from "./lifecycle-daemon.ts";
 
 setDefaultTimeout(60_000);
 
@@ -273,10 +272,7 @@ describe.skipIf(whyNoMounts !== undefined)("a user's daemon", () => {
     const helper = await executable(`${space.base}/killer`, script);
     const killed = space.run(command(space, "--background", `--fusermount=${helper}`), NOBODY);
     expect(killed.exitCode).toBe("SIGKILL");
-    const pid = readFileSync(`${space.base}/src/pid`, "utf8").trim();
-    // A zombie has no command line.
-    while (existsSync(`/proc/${pid}`) && readProc(`${pid}/cmdline`) !== "")
-      await new Promise(setImmediate);
+    await processEnd(Number(readFileSync(`${space.base}/src/pid`, "utf8")));
     expect(space.mounts()).toEqual([]);
   });
 
