@@ -58,8 +58,8 @@ export class Activity {
   }
 
   /**
-   * Waits until every request that another worker had in hand is done, some milliseconds at most. For
-   * the case that something is still taken that may just be given back.
+   * Waits until every request that another worker had in hand is done, some milliseconds at most.
+   * For the case that something is still taken that may just be given back.
    */
   settle(): void {
     for (let worker = 0; worker < WORKERS_MAX; worker++)

@@ -112,12 +112,29 @@ export abstract class PassthroughAttributes extends PassthroughNames {
       result = fchownat(fd, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
     }
     if (result >= 0 && valid & FATTR_SIZE) result = this.#setSize(context, nodeid, fd, changes);
-    if (result >= 0 && (valid & FATTR_ALL) === 0) result = this.killPrivileges(context, nodeid, fd);
+    if (result >= 0 && (valid & FATTR_ALL) === 0) result = this.#killUnasked(context, nodeid, fd);
     if (result >= 0 && valid & (FATTR_ATIME | FATTR_MTIME)) result = this.#setTimes(fd, changes);
     if (result >= 0) result = fstat(fd, this.stat.address);
     if (result >= 0) this.showAttr(nodeid, out);
     this.inodes.release(nodeid);
     return result;
+  }
+
+  /**
+   * The kernel does not say why privileges go. Somebody writes, who has the file open; or chown(2)
+   * changes nobody, and that is not for strangers where it takes bits away.
+   */
+  #killUnasked(context: Context, nodeid: number, fd: number): number {
+    if (this.inodes.type(nodeid) === S_IFREG && !this.inodes.hasWriters(nodeid)) {
+      const result = fstat(fd, this.stat.address);
+      if (result < 0) return result;
+      const { view } = this.stat;
+      const bits = view.getUint32(stat.st_mode, true) & (S_ISUID | S_ISGID);
+      const uid = view.getUint32(stat.st_uid, true);
+      if (bits !== 0 && !this.config.noOpen && !this.credentials.callerOwns(context.pid, uid))
+        return -EPERM;
+    }
+    return this.killPrivileges(context, nodeid, fd);
   }
 
   /**

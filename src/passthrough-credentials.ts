@@ -11,6 +11,7 @@ import {
   _LINUX_CAPABILITY_VERSION_3,
   cap_data,
   cap_header,
+  CAP_FOWNER,
   CAP_SETUID,
   CLONE_FS,
 } from "./abi-linux.ts";
@@ -104,6 +105,12 @@ export class Credentials {
   callerHas(pid: number, capability: number): boolean {
     const effective = BigInt(`0x${statusField(pid, "CapEff") || "0"}`);
     return ((effective >> BigInt(capability)) & 1n) === 1n;
+  }
+
+  /** Whether the calling thread `pid` may do what a file's owner may; as slow as `callerHas`. */
+  callerOwns(pid: number, uid: number): boolean {
+    const fsuid = statusField(pid, "Uid").split(/\s+/)[3];
+    return fsuid === String(uid) || this.callerHas(pid, CAP_FOWNER);
   }
 
   /** Whether the calling thread `pid` is in a group; as slow as `callerHas`. */

@@ -205,6 +205,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       return fh;
     }
     out.fh = fh;
+    if ((flags & O_ACCMODE) !== O_RDONLY) this.inodes.countWriters(nodeid, 1);
     if (backing > 0) {
       out.openFlags = FOPEN_PASSTHROUGH;
       out.backingId = backing;
@@ -322,17 +323,20 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   ): number {
     if (this.config.noOpen) return -ENOSYS;
     this.locks.dropHandle(nodeid, fh);
-    if (this.#backings.device >= 0) this.#releaseBacked(nodeid, fh);
+    this.#countRelease(nodeid, fh);
     const result = this.handles.close(fh, nodeid);
     if (releaseFlags & FUSE_RELEASE_FLOCK_UNLOCK) this.locks.flockDropped();
     return result;
   }
 
-  #releaseBacked(nodeid: number, fh: number): void {
+  #countRelease(nodeid: number, fh: number): void {
     if (!this.handles.acquire(fh, nodeid)) return;
-    const backed = this.inodes.isBacked(nodeid);
-    if (backed && isMappable(this.handles.flags(fh))) this.inodes.countMappable(nodeid, -1);
-    this.inodes.closeBacked(nodeid, this.#backings);
+    const flags = this.handles.flags(fh);
+    if ((flags & O_ACCMODE) !== O_RDONLY) this.inodes.countWriters(nodeid, -1);
+    if (this.#backings.device >= 0) {
+      if (this.inodes.isBacked(nodeid) && isMappable(flags)) this.inodes.countMappable(nodeid, -1);
+      this.inodes.closeBacked(nodeid, this.#backings);
+    }
     this.handles.release(fh);
   }
 

@@ -69,7 +69,9 @@ const inode_record = struct("inode_record", {
   retained: u32,
   /** How many handles may be mapped for writing past us. */
   mappable: u32,
-  spare: array(u32, 2),
+  /** How many handles are open for writing. */
+  writers: u32,
+  spare: u32,
 });
 
 // As indices of words in a record.
@@ -90,6 +92,7 @@ const LOCK_OWNERS = inode_record.lock_owners >> 2;
 const HANDLE_BYTES = inode_record.handle_bytes >> 2;
 const RETAINED = inode_record.retained >> 2;
 const MAPPABLE = inode_record.mappable >> 2;
+const WRITERS = inode_record.writers >> 2;
 const HANDLE_WORDS = 2 + FILE_HANDLE_MAX / 4;
 
 const ALIVE = 1;
@@ -334,6 +337,7 @@ export class InodeTable {
     words[at + HANDLE_BYTES] = 0;
     words[at + RETAINED] = 0;
     words[at + MAPPABLE] = 0;
+    words[at + WRITERS] = 0;
     words[this.#header + EVICTED]!++; // until #attach
   }
 
@@ -528,6 +532,15 @@ export class InodeTable {
    */
   countMappable(nodeid: number, change: number): void {
     Atomics.add(this.#words, this.#table.at(nodeid) + MAPPABLE, change);
+  }
+
+  /** Counts handles that are open for writing. */
+  countWriters(nodeid: number, change: number): void {
+    Atomics.add(this.#words, this.#table.at(nodeid) + WRITERS, change);
+  }
+
+  hasWriters(nodeid: number): boolean {
+    return this.#words[this.#table.at(nodeid) + WRITERS] !== 0;
   }
 
   isMappable(nodeid: number): boolean {
