@@ -80,6 +80,7 @@ async function unitTests(): Promise<Outcome> {
   const code = await run([
     process.execPath,
     "test",
+    "--timeout=60000",
     "--reporter=junit",
     `--reporter-outfile=${report}`,
     ...process.argv.slice(2),

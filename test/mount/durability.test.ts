@@ -128,7 +128,7 @@ describe.skipIf(whyNoMounts !== undefined || missing("mount", "umount", "mkfs.ex
               const mounted = await fill(`${mountpoint}/mounted`);
               expect(bare.errors).toEqual([-ENOSPC, 0, 0]);
               expect(mounted).toEqual(bare);
-              // What is removed can be used again, as soon as FORGET, for which nobody waits, was read.
+              // What is removed can be used again, once the kernel's FORGET has arrived.
               const again = "rm mounted; until echo room > new; do :; done 2> /dev/null; cat new";
               expect(await shell(again, { cwd: mountpoint })).toBe("room\n");
             });
