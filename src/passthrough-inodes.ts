@@ -684,9 +684,4 @@ export class InodeTable {
       this.#words[at + word] = this.#handle.i32[word]!;
     return true;
   }
-
-  /** Whether inodes on the root's device can be known by file handle. */
-  get hasHandles(): boolean {
-    return this.#devices.hasHandles(0);
-  }
 }

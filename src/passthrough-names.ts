@@ -8,11 +8,10 @@ import {
   O_NOFOLLOW,
   O_PATH,
   RENAME_WHITEOUT,
-  S_IFDIR,
   stat,
 } from "./abi-linux.ts";
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
-import { EINVAL, ENOENT, ENOSPC, ENOTDIR, ESTALE } from "./errno.ts";
+import { EINVAL, ENOENT, ENOSPC, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { SYMLINK_TARGET_MAX } from "./limits.ts";
 import { cstring, type Address } from "./memory.ts";
@@ -321,11 +320,6 @@ export abstract class PassthroughNames extends PassthroughBase {
 
   /** Ends a registration for FUSE passthrough. */
   protected abstract closeBacking(id: number): void;
-
-  /** ENOTDIR unless the acquired inode is a directory. */
-  protected checkDirectory(nodeid: number): number {
-    return this.inodes.type(nodeid) === S_IFDIR ? 0 : -ENOTDIR;
-  }
 }
 
 function isDots(name: Name): boolean {

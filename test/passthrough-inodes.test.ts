@@ -217,7 +217,7 @@ describe("with few descriptors", () => {
     f.make(...NAMES);
     for (const name of NAMES) f.lookup(name);
     expect(f.cached.size).toBe(NAMES.length);
-    expect(f.inodes.hasHandles).toBe(false);
+    expect(f.inodes.hasFileHandles).toBe(false);
     expect(f.inodes.hasEvicted).toBe(false);
     expect(f.inodes.relieve()).toBe(false);
   });

@@ -131,7 +131,7 @@ export const ino = (path: string): bigint => statSync(path, { bigint: true }).in
 /** Whether files can be opened by file handle where the tests run. */
 export const hasHandles = ((): boolean => {
   using fixture = new Fixture(3);
-  return fixture.inodes.hasHandles;
+  return fixture.inodes.hasFileHandles;
 })();
 if (!hasHandles)
   console.warn("some tests are skipped: /tmp has no file handles that can be opened");
