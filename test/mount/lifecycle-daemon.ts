@@ -142,11 +142,12 @@ export class User extends Child {
 export function abort(space: Namespace, how: How = {}): void {
   const [mount] = space.mounts();
   const connection = mount?.device.split(":")[1];
-  const script = `
-    control=/sys/fs/fuse/connections
-    [ -e "$control/$1" ] || mount -t fusectl none "$control"
-    echo 1 >"$control/$1/abort"`;
-  const run = space.run(["sh", "-ec", script, "sh", connection ?? "none"], how);
+  const control = `/sys/fs/fuse/connections/${connection}`;
+  // Only root may mount the file system of control files, where nobody has yet.
+  const mountControl = '[ -e "$1" ] || mount -t fusectl none /sys/fs/fuse/connections';
+  const mounted = space.run(["sh", "-ec", mountControl, "sh", control]);
+  if (mounted.exitCode !== 0) throw new Error(mounted.stderr);
+  const run = space.run(["sh", "-ec", 'echo 1 >"$1/abort"', "sh", control], how);
   if (run.exitCode !== 0) throw new Error(run.stderr);
 }
 
