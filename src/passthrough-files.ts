@@ -184,23 +184,25 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       if (fd < 0) return fd;
     }
     const result = this.#finishOpen(nodeid, inode, fd, flags, out);
+    if (result < 0 && fd >= 0) close(fd);
     // From now on the times may change without the kernel's FUSE noticing: it must not keep them.
     if (out.backingId > 0 && isMappable(flags)) this.#notifier?.invalInode(nodeid, -1);
     return result;
   }
 
   /**
-   * Makes the handle and says how the kernel is to use the file. Takes over `fd`, -1 if there is
-   * none.
+   * Makes the handle and says how the kernel is to use the file. Takes over `given`, -1 if there is
+   * none, if it succeeds.
    */
-  #finishOpen(nodeid: number, inode: number, fd: number, flags: number, out: OpenOut): number {
+  #finishOpen(nodeid: number, inode: number, given: number, flags: number, out: OpenOut): number {
+    let fd = given;
     const usesKernel = this.#backings.device >= 0;
     const backing = usesKernel ? this.inodes.openBacked(nodeid, inode, this.#backings) : -1;
     if (backing < 0 && fd < 0) fd = this.reopen(inode, this.hostFlags(flags));
     const opened = backing > 0 || fd >= 0;
     const fh = opened ? this.handles.open(nodeid, fd, this.hostFlags(flags)) : fd;
     if (fh < 0) {
-      if (opened && fd >= 0) close(fd);
+      if (given < 0 && fd >= 0) close(fd);
       if (usesKernel) this.inodes.closeBacked(nodeid, this.#backings);
       return fh;
     }
@@ -248,6 +250,10 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     }
     const kill = existed && (fuseFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
     const result = fd < 0 ? fd : this.#enterOpened(context, fd, flags, kill, entry, out);
+    if (result < 0 && fd >= 0) {
+      if (!existed) this.takeBack(fd, dirfd, name.address, 0);
+      close(fd);
+    }
     this.inodes.release(parent);
     return result;
   }
@@ -270,12 +276,14 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       this.credentials.restore(context);
     }
     const result = fd < 0 ? fd : this.#enterOpened(context, fd, flags, false, entry, out);
+    if (result < 0 && fd >= 0) close(fd);
     this.inodes.release(parent);
     return result;
   }
 
   /**
-   * Enters the file that was just opened as `fd`, which it takes over; `kill` takes privileges off.
+   * Enters the file that was just opened as `fd`, which it takes over if it succeeds; `kill` takes
+   * privileges off.
    */
   #enterOpened(
     context: Context,
@@ -298,15 +306,11 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       this.forget(nodeid, 1);
       result = -ENXIO;
     }
-    if (result < 0) {
-      close(fd);
-      return result;
-    }
+    if (result < 0) return result;
     const inode = this.inodes.acquire(nodeid);
     // With O_TRUNC, in case that the file was there after all.
     result = inode >= 0 && kill ? this.killSetIdBits(context, nodeid, inode) : inode;
     if (result >= 0) result = this.#finishOpen(nodeid, inode, fd, flags, out);
-    else close(fd);
     if (result >= 0 && this.inodes.isMappable(nodeid)) entry.attrTimeout = 0;
     this.inodes.release(nodeid);
     if (result < 0) this.forget(nodeid, 1);
@@ -342,7 +346,9 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
 
   override flush(_context: Context, nodeid: number, fh: number, owner: LockOwner): number {
     this.locks.drop(nodeid, owner);
-    if (!this.closeReports || this.config.noOpen) return 0;
+    // Where nobody's locks have to be dropped either, the kernel need not ask again.
+    if (!this.closeReports) return this.config.locks ? 0 : -ENOSYS;
+    if (this.config.noOpen) return 0;
     // Some file systems (NFS) write back when a descriptor is closed, and only then say what went
     // wrong.
     if (!this.handles.acquire(fh, nodeid)) return -EBADF;

@@ -4,6 +4,7 @@ import {
   AT_EMPTY_PATH,
   AT_REMOVEDIR,
   AT_SYMLINK_FOLLOW,
+  AT_SYMLINK_NOFOLLOW,
   O_DIRECTORY,
   O_NOFOLLOW,
   O_PATH,
@@ -24,6 +25,7 @@ import {
   linkat,
   mkdirat,
   mknodat,
+  newfstatat,
   readlinkat,
   renameat2,
   setxattr,
@@ -38,7 +40,7 @@ export abstract class PassthroughNames extends PassthroughBase {
     const dirfd = this.inodes.acquire(parent);
     let result = dirfd;
     if (dirfd >= 0) {
-      if (isDots(name)) result = this.#enterDots(parent, dirfd, name.length, entry);
+      if (name.isDots) result = this.#enterDots(parent, dirfd, name.length, entry);
       else result = this.enter(dirfd, name.address, entry);
       if (result === -ENOENT && this.#remembersMissing) {
         entry.nodeid = 0;
@@ -102,7 +104,10 @@ export abstract class PassthroughNames extends PassthroughBase {
 
   /** Device and inode number. */
   #identity(fd: number): string {
-    if (fstat(fd, this.stat.address) < 0) return "?";
+    return fstat(fd, this.stat.address) < 0 ? "?" : this.#statIdentity();
+  }
+
+  #statIdentity(): string {
     const { view } = this.stat;
     return `${view.getBigUint64(stat.st_dev, true)}:${view.getBigUint64(stat.st_ino, true)}`;
   }
@@ -199,11 +204,22 @@ export abstract class PassthroughNames extends PassthroughBase {
     if (fd < 0) return fd;
     const labelled = this.label(context, fd);
     if (labelled < 0) {
+      this.takeBack(fd, dirfd, name, removal);
       close(fd);
-      unlinkat(dirfd, name, removal);
       return labelled;
     }
     return this.enterFd(fd, entry);
+  }
+
+  /**
+   * Removes the file behind `fd`, which was just made but can't be entered, if it still has that
+   * name: who gets an error finds nothing new.
+   */
+  protected takeBack(fd: number, dirfd: number, name: Address, removal: number): void {
+    const made = this.#identity(fd);
+    const flags = AT_SYMLINK_NOFOLLOW;
+    if (newfstatat(dirfd, name, this.stat.address, flags) === 0 && made === this.#statIdentity())
+      unlinkat(dirfd, name, removal);
   }
 
   /** Sets the security attributes that came with the request on the file behind `fd`. */
@@ -320,10 +336,4 @@ export abstract class PassthroughNames extends PassthroughBase {
 
   /** Ends a registration for FUSE passthrough. */
   protected abstract closeBacking(id: number): void;
-}
-
-function isDots(name: Name): boolean {
-  if (name.length > 2) return false;
-  const text = name.toString();
-  return text === "." || text === "..";
 }

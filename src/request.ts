@@ -27,6 +27,11 @@ export class Bytes {
     this.#memory = memory;
   }
 
+  /** One of them, by its index below `length`. */
+  byte(index: number): number {
+    return this.#memory.bytes[this.address - this.#memory.address + index]!;
+  }
+
   /** The bytes themselves; the view shares the request's memory. */
   get bytes(): Uint8Array {
     const start = this.address - this.#memory.address;
@@ -35,6 +40,8 @@ export class Bytes {
 }
 
 const decoder = new TextDecoder();
+const DOT = 0x2e;
+const SLASH = 0x2f;
 
 /** A name in a request: NUL-terminated in place, so that `address` can go to a system call. */
 export class Name extends Bytes {
@@ -42,10 +49,20 @@ export class Name extends Bytes {
   override toString(): string {
     return decoder.decode(this.bytes);
   }
-}
 
-const DOT = 0x2e;
-const SLASH = 0x2f;
+  /** Whether it is `.` or `..`. */
+  get isDots(): boolean {
+    const { length } = this;
+    return length > 0 && length <= 2 && this.byte(0) === DOT && this.byte(length - 1) === DOT;
+  }
+
+  /** Whether it can stand for an entry of a directory: not empty and without a slash. */
+  get isEntry(): boolean {
+    const { length } = this;
+    for (let index = 0; index < length; index++) if (this.byte(index) === SLASH) return false;
+    return length > 0;
+  }
+}
 
 export class Request {
   readonly memory: Memory;
@@ -141,23 +158,6 @@ export class Request {
   /** How much is left to take. */
   get remaining(): number {
     return this.#end - this.#cursor;
-  }
-
-  /** Whether `name` can stand for an entry of a directory: not empty and without a slash. */
-  isEntryName(name: Name): boolean {
-    const bytes = this.memory.bytes;
-    const start = name.address - this.memory.address;
-    for (let index = 0; index < name.length; index++)
-      if (bytes[start + index] === SLASH) return false;
-    return name.length > 0;
-  }
-
-  /** Whether `name` is `.` or `..`. */
-  isDots(name: Name): boolean {
-    if (name.length > 2) return false;
-    const bytes = this.memory.bytes;
-    const start = name.address - this.memory.address;
-    return bytes[start] === DOT && (name.length === 1 || bytes[start + 1] === DOT);
   }
 
   get hasExtensions(): boolean {

@@ -150,9 +150,8 @@ export class Server extends Exchange {
 
   /** A name of a directory's entry. The kernel never sends others; a virtual machine may. */
   #checkEntry(row: Operation, name: Name): number {
-    if (!this.request.isEntryName(name)) return this.#malformed(row, "not a name");
-    if (row.names !== LOOKUP_ENTRY && this.request.isDots(name))
-      return this.#malformed(row, "`.` or `..`");
+    if (!name.isEntry) return this.#malformed(row, "not a name");
+    if (row.names !== LOOKUP_ENTRY && name.isDots) return this.#malformed(row, "`.` or `..`");
     return 0;
   }
 

@@ -201,6 +201,19 @@ onMounts("of the handshake", () => {
     });
   });
 
+  test.each([
+    ["with --no-locks, once", ["--no-locks"], 1],
+    ["with locks, which go with a close, each time", [], 3],
+  ])("closing a file is told to the daemon %s", (_, options, count) =>
+    withMount({ options: [...options, "--debug"] }, async (mount) => {
+      const path = `${mount.mountpoint}/file`;
+      for (let time = 0; time < 3; time++) writeFileSync(path, "x");
+      mkdirSync(`${mount.mountpoint}/after`);
+      await said(mount, /< MKDIR unique=\d+ nodeid/);
+      expect(mount.output.match(/> FLUSH /g)).toHaveLength(count);
+    }),
+  );
+
   test("a time limit for requests is part if it is wanted, where the kernel has it", async () => {
     await withMount({ options: ["--debug", "--request-timeout", "3600"] }, async (mount) => {
       const asked = await said(mount, /debug: > INIT .*\n/);

@@ -187,6 +187,29 @@ else:
   });
 });
 
+describe.skipIf(whyNoMounts !== undefined)("a user out of descriptors", () => {
+  test("who can't have a new file finds none left behind", async () => {
+    await using space = await Namespace.create();
+    await serveAsUser(space, [], ["prlimit", "--nofile=128:128"]);
+    const script = `exec python3 -c '
+import os, sys
+failed = []
+for index in range(200):
+    path = sys.argv[1] + "/%d" % index
+    try:
+        # Held open, so that nothing is given back meanwhile.
+        os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except OSError:
+        failed.append(index)
+print(*failed)' "$mnt"`;
+    const failed = output(space, script).trim().split(" ");
+    expect(failed.length).toBeWithin(50, 199);
+    const left = readdirSync(`${space.base}/src`);
+    expect(left.filter((name) => failed.includes(name))).toEqual([]);
+    expect(left).toHaveLength(200 - failed.length);
+  });
+});
+
 describe.skipIf(whyNoMounts !== undefined)("a user's mount ends", () => {
   test("by fusermount3 -u, and the daemon with 0", async () => {
     await using space = await Namespace.create();
