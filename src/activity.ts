@@ -90,6 +90,20 @@ export class Activity {
   }
 
   /**
+   * For another thread: gives a function that tells whether every request that was in hand at the
+   * time of this call is done.
+   */
+  untilDone(): () => boolean {
+    const before = Array.from({ length: WORKERS_MAX }, (_, worker) =>
+      Atomics.load(this.#words, this.#at(worker)),
+    );
+    return () =>
+      before.every(
+        (seen, worker) => !(seen & 1) || Atomics.load(this.#words, this.#at(worker)) !== seen,
+      );
+  }
+
+  /**
    * Whether each of the first `count` workers still has the request that it had at the last call.
    */
   areStuck(count: number): boolean {

@@ -1,7 +1,7 @@
 // What --help prints. citty lays it out; it is loaded only for this, since starting must be quick.
 
 import { renderUsage, type ArgsDef, type CommandDef } from "citty";
-import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS, type Option } from "./cli-options.ts";
+import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS, VFS_OPTIONS, type Option } from "./cli-options.ts";
 
 const COLUMNS = 100;
 
@@ -14,8 +14,8 @@ const MOUNT_OPTIONS_HELP = `
 MOUNT OPTIONS
 
   Given with -o, as with mount(8): separated by commas, \`_\` or \`-\` within a name, the last
-  one counts. All options above but --options, --background, --help and --version can be given here
-  too: -o cache=always,no_xattr.
+  one counts. All options above but --options, --mount, --config, --background, --help and
+  --version can be given here too: -o cache=always,no_xattr.
 
   allow_other       Others may use the mount. The default is only who mounts it, and not even root.
   auto_unmount      The mount goes when the daemon is gone, however it ended. The default is that it
@@ -29,7 +29,7 @@ MOUNT OPTIONS
   noatime, atime    Access times are not updated, or are. The default is atime.
   nodiratime, relatime, strictatime, sync, dirsync, nosymfollow
                     As with mount(8), and their opposites. The default is relatime.
-  fsname=NAME       The source that /proc/mounts shows. The default is SRC.
+  fsname=NAME       The source that /proc/mounts shows. The default is SRC, or fuse-backend-vfs.
   subtype=NAME      The type that it shows is fuse.NAME. The default is fuse-backend.
   max_read=BYTES    The largest read. The default is the kernel's.
 
@@ -42,7 +42,14 @@ Every switch has its opposite: --writeback and --no-writeback, --xattr and --no-
 
 SIGINT, SIGTERM and SIGHUP unmount, and so it ends, as by umount MNT. Exit codes: 0, 1 if something
 failed, 2 if the command line is wrong.
+`;
 
+const RELOAD = `
+With --config, SIGHUP does not end it: the file is read again. What was added is mounted, what was
+removed is unmounted, what has changed is said. A file with an error changes nothing.
+`;
+
+const AS_HELPER = `
 Linked as /sbin/mount.fuse.fuse-backend, it serves mount -t fuse.fuse-backend SRC MNT -o LIST and
 lines of /etc/fstab. There -o remount changes the flags of a mount that is in place.
 `;
@@ -52,10 +59,12 @@ export async function renderHelp(command: string | undefined, version: string): 
   const main: CommandDef = {
     meta: { ...MAIN_META, version },
     args: argumentsOf(GLOBAL_OPTIONS),
-    subCommands: { passthrough: PASSTHROUGH },
+    subCommands: { passthrough: PASSTHROUGH, vfs: VFS },
   };
   if (command === undefined) return layOut(await renderUsage(main));
-  return `${layOut(await renderUsage(PASSTHROUGH, main))}${MOUNT_OPTIONS_HELP}${ENDING}`;
+  const isVfs = command === "vfs";
+  const usage = layOut(await renderUsage(isVfs ? VFS : PASSTHROUGH, main));
+  return `${usage}${MOUNT_OPTIONS_HELP}${ENDING}${isVfs ? RELOAD : AS_HELPER}`;
 }
 
 /** citty's lines are as long as they come, and coloured wherever they go. */
@@ -85,6 +94,14 @@ const PASSTHROUGH: CommandDef = {
     SRC: { type: "positional", description: "The directory to serve; created if missing" },
     MNT: { type: "positional", description: "Where to mount it; created if missing" },
     ...argumentsOf(PASSTHROUGH_OPTIONS),
+  },
+};
+
+const VFS: CommandDef = {
+  meta: { name: "vfs", description: "Serve several directories at paths of one tree at MNT" },
+  args: {
+    MNT: { type: "positional", description: "Where to mount the tree; created if missing" },
+    ...argumentsOf(VFS_OPTIONS),
   },
 };
 

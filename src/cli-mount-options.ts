@@ -103,33 +103,46 @@ export function readMountOptions(
   const items = lists.flatMap(splitList);
   const remount = items.includes("remount");
   for (const item of items) {
-    const equals = item.indexOf("=");
-    const spelled = equals < 0 ? item : item.slice(0, equals);
-    const name = spelled.replaceAll("_", "-");
-    const value = equals < 0 ? undefined : item.slice(equals + 1);
+    const { spelled, name, value } = readItem(item);
     const whole = value === undefined ? name : `${name}=${value}`;
     if (IGNORED.test(whole) || (remount && SHOWN.test(whole))) continue;
     const keyword = KEYWORDS.get(name);
     if (keyword !== undefined) {
       if (value !== undefined) throw new UsageError(`-o ${spelled} takes no value, not "${value}"`);
       keyword(settings);
-    } else if (!readSetting(name, value, settings) && !readOption(spelled, name, value)) {
+    } else if (!readSetting(name, value, settings) && !setOption(given, item, table, "-o ")) {
       if (!sloppy) throw new UsageError(`unknown option -o ${item}`);
     }
   }
   return given;
+}
 
-  function readOption(spelled: string, name: string, value: string | undefined): boolean {
-    const { option, positive } = findOption(name, table);
-    if (option === undefined || option.commandLineOnly) return false;
-    const isSwitch = option.value === undefined;
-    if (isSwitch && value !== undefined)
-      throw new UsageError(`-o ${spelled} takes no value, not "${value}"`);
-    if (!isSwitch && (value === undefined || value === ""))
-      throw new UsageError(`-o ${spelled} needs a value: ${spelled}=${option.value}`);
-    given.set(option.name, { value: value ?? positive, spelled: `-o ${spelled}` });
-    return true;
-  }
+/** An item of a list, NAME or NAME=VALUE: `spelled` as it was written, `name` as tables have it. */
+function readItem(item: string): { spelled: string; name: string; value: string | undefined } {
+  const equals = item.indexOf("=");
+  const spelled = equals < 0 ? item : item.slice(0, equals);
+  const value = equals < 0 ? undefined : item.slice(equals + 1);
+  return { spelled, name: spelled.replaceAll("_", "-"), value };
+}
+
+/** Sets the option that an item is; false if the table has none. `where` begins messages. */
+export function setOption(
+  given: Given,
+  item: string,
+  table: readonly Option[],
+  where: string,
+): boolean {
+  const { spelled, name, value } = readItem(item);
+  const { option, positive } = findOption(name, table);
+  if (option === undefined || option.commandLineOnly) return false;
+  const isSwitch = option.value === undefined;
+  if (isSwitch && value !== undefined)
+    throw new UsageError(`${where}${spelled} takes no value, not "${value}"`);
+  if (!isSwitch && (value === undefined || value === ""))
+    throw new UsageError(`${where}${spelled} needs a value: ${spelled}=${option.value}`);
+  if (option.repeatable) given.append(option.name, value ?? "");
+  else given.set(option.name, { value: value ?? positive, spelled: `${where}${spelled}` });
+  return true;
 }
 
 /** `fsname=`, `subtype=`, `max_read=`. */
@@ -151,7 +164,7 @@ function readSetting(name: string, value: string | undefined, settings: MountSet
 }
 
 /** At the commas, except those behind a backslash. Empty items are left out, as mount(8) does. */
-function splitList(list: string): string[] {
+export function splitList(list: string): string[] {
   const items = list.match(/(?:\\.|[^,\\]|\\$)+/gs) ?? [];
   return items.map((item) => item.replace(/\\([,\\])/g, "$1"));
 }

@@ -138,6 +138,45 @@ const PASSTHROUGH: readonly Option[] = [
   },
 ];
 
+/** What is agreed on with the kernel once, for all that is served. */
+const CONNECTION_NAMES: ReadonlySet<string> = new Set([
+  "writeback",
+  "xattr",
+  "open",
+  "opendir",
+  "killpriv-v2",
+  "kernel-passthrough",
+  "locks",
+]);
+
+const IDS: readonly Option[] = [
+  {
+    name: "uid-map",
+    value: "INTERNAL:EXTERNAL:LENGTH",
+    repeatable: true,
+    help:
+      "LENGTH users from INTERNAL on, as SRC has them, are those from EXTERNAL on for callers; " +
+      "others can't be used, and are shown as 65534. Repeatable. The default is to leave them " +
+      "as they are.",
+  },
+  {
+    name: "gid-map",
+    value: "INTERNAL:EXTERNAL:LENGTH",
+    repeatable: true,
+    help: "Likewise for groups. Repeatable. The default is to leave them as they are.",
+  },
+  {
+    name: "squash-uid",
+    value: "ID",
+    help: "All users become this one, in SRC and for callers. The default is not to.",
+  },
+  {
+    name: "squash-gid",
+    value: "ID",
+    help: "Likewise for groups. The default is not to.",
+  },
+];
+
 const DAEMON: readonly Option[] = [
   {
     name: "workers",
@@ -215,6 +254,40 @@ const ENDING: readonly Option[] = [
 export const PASSTHROUGH_OPTIONS: readonly Option[] = [
   MOUNT_OPTIONS,
   ...PASSTHROUGH,
+  ...IDS,
+  ...DAEMON,
+  ...ENDING,
+];
+
+/** What one mount of `vfs` may be told by itself. */
+export const VFS_MOUNT_OPTIONS: readonly Option[] = [
+  ...PASSTHROUGH.filter(({ name }) => !CONNECTION_NAMES.has(name)),
+  ...IDS,
+];
+
+export const VFS_OPTIONS: readonly Option[] = [
+  MOUNT_OPTIONS,
+  {
+    name: "mount",
+    value: "PATH=passthrough:DIR[,OPTION...]",
+    repeatable: true,
+    commandLineOnly: true,
+    help:
+      "Serve the directory DIR at PATH of the tree, with options of its own as passthrough has " +
+      "them: --mount /a=passthrough:/srv/a,cache=always. A comma in DIR is written as \\,. " +
+      "Repeatable. The default is what --config says.",
+  },
+  {
+    name: "config",
+    value: "FILE",
+    commandLineOnly: true,
+    help:
+      "Read what to mount where from this JSON file (see docs/vfs.md), and again on SIGHUP; " +
+      "data then goes through the daemon, unless --kernel-passthrough is given. " +
+      "The default is what --mount says.",
+  },
+  ...PASSTHROUGH.filter(({ name }) => CONNECTION_NAMES.has(name)),
+  ...IDS,
   ...DAEMON,
   ...ENDING,
 ];

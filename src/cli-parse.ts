@@ -3,6 +3,8 @@
 
 import { parseArgs } from "node:util";
 import type { Option } from "./cli-options.ts";
+import { IdMapError, parseIdRange, type IdRange } from "./id-map.ts";
+import type { OptionValues } from "./vfs-config.ts";
 
 /** The command line is wrong: exit code 2. */
 export class UsageError extends Error {
@@ -24,7 +26,7 @@ export interface Arguments {
 }
 
 /** The values of options, each by the name in the table. */
-export class Given {
+export class Given implements OptionValues {
   readonly #values = new Map<string, Value>();
   readonly #lists = new Map<string, string[]>();
 
@@ -43,8 +45,9 @@ export class Given {
   list(name: string): readonly string[] {
     return this.#lists.get(name) ?? [];
   }
-  /** Takes over what `other` has; what both have is an error. */
+  /** Takes over what `other` has; what both have is an error, but for repeatable options. */
   add(other: Given): void {
+    for (const [name, texts] of other.#lists) for (const text of texts) this.append(name, text);
     for (const [name, value] of other.#values) {
       const own = this.#values.get(name);
       if (own !== undefined)
@@ -82,6 +85,21 @@ export class Given {
     return value >= least && value <= most
       ? value
       : this.#refuse(name, `must be a whole number from ${least} to ${most}`);
+  }
+
+  ranges(name: string): IdRange[] {
+    return this.list(name).map((text) => {
+      try {
+        return parseIdRange(text);
+      } catch (error) {
+        if (error instanceof IdMapError) this.refuse(name, error.message);
+        throw error;
+      }
+    });
+  }
+
+  refuse(name: string, problem: string): never {
+    throw new UsageError(`--${name}: ${problem}`);
   }
 
   #refuse(name: string, expected: string): never {

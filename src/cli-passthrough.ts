@@ -1,36 +1,11 @@
 // The command `passthrough`: from its arguments to the options of the daemon.
 
-import { availableParallelism } from "node:os";
 import { resolve } from "node:path";
+import { absolute, checkPath, daemonOptions, type Circumstances } from "./cli-daemon.ts";
 import type { MountSettings } from "./cli-mount-options.ts";
-import { LOG_FORMATS } from "./cli-options.ts";
 import { UsageError, type Given } from "./cli-parse.ts";
 import type { DaemonOptions } from "./daemon.ts";
-import { WORKERS_MAX } from "./limits.ts";
-import { LOG_LEVELS, type Level } from "./log.ts";
-import type { MountOptions } from "./mount-options.ts";
-import {
-  CACHE_POLICIES,
-  FILE_HANDLES,
-  passthroughConfig,
-  type PassthroughConfig,
-} from "./passthrough-config.ts";
-
-const DEFAULT_SUBTYPE = "fuse-backend";
-const PID_MAX = 2 ** 22;
-const REQUEST_TIMEOUT_MAX = 2 ** 16 - 1;
-
-/** What depends on how the command was called. */
-export interface Circumstances {
-  /** The default of fsname; otherwise the absolute path of SRC. */
-  readonly fsname?: string;
-  /** The default of subtype. */
-  readonly subtype?: string;
-  /** Whether suid and dev are on unless turned off. */
-  readonly privileges: boolean;
-  readonly background: boolean;
-  readonly logLevel: Level;
-}
+import { backendConfig, connectionConfig, idMapOptions } from "./vfs-config.ts";
 
 /** Throws UsageError or ConfigError. */
 export function passthroughOptions(
@@ -40,45 +15,15 @@ export function passthroughOptions(
   circumstances: Circumstances,
 ): DaemonOptions {
   const [source, mountpoint] = sourceAndMountpoint(positionals);
-  const mount: MountOptions = {
-    mountpoint: absolute(mountpoint),
-    fsname: settings.fsname ?? circumstances.fsname ?? resolve(source),
-    subtype: settings.subtype ?? circumstances.subtype ?? DEFAULT_SUBTYPE,
-    allowOther: settings.allowOther ?? false,
-    autoUnmount: settings.autoUnmount ?? false,
-    readOnly: settings.readOnly ?? false,
-    suid: settings.suid ?? circumstances.privileges,
-    dev: settings.dev ?? circumstances.privileges,
-    exec: settings.exec ?? true,
-    noatime: settings.noatime ?? false,
-    maxRead: settings.maxRead ?? 0,
-    extraFlags: settings.extraFlags,
-    fusermount: fusermountPath(given.text("fusermount")),
-    mountNamespacePid: given.whole("mount-namespace", 1, PID_MAX),
-    replace: given.switch("replace") ?? false,
-  };
-  if (mount.autoUnmount && mount.mountNamespacePid !== undefined)
-    throw new UsageError(
-      "-o auto_unmount and --mount-namespace exclude each other: " +
-        "a mount can only be watched in our own namespace",
-    );
-  const pidFile = given.text("pid-file");
-  return {
-    passthrough: config(absolute(source), given),
-    mount,
-    workers: given.whole("workers", 1, WORKERS_MAX) ?? defaultWorkers(),
-    background: circumstances.background,
-    pidFile: pidFile === undefined ? undefined : absolute(pidFile),
-    logLevel: given.choice("log-level", LOG_LEVELS) ?? circumstances.logLevel,
-    logFormat: given.choice("log-format", LOG_FORMATS) ?? "text",
-    debug: given.switch("debug") ?? false,
-    requestTimeout: given.whole("request-timeout", 0, REQUEST_TIMEOUT_MAX) ?? 0,
-  };
-}
-
-/** A worker a CPU; two at least, so that one request that takes long doesn't hold up the others. */
-export function defaultWorkers(): number {
-  return Math.max(2, Math.min(availableParallelism(), 8));
+  const passthrough = backendConfig(absolute(source), given, connectionConfig(given));
+  const mounts = [{ path: "/", passthrough, ids: idMapOptions(given) }];
+  return daemonOptions(
+    { vfs: { mounts, ids: undefined }, reload: undefined, dynamic: false },
+    mountpoint,
+    given,
+    settings,
+    { ...circumstances, fsname: circumstances.fsname ?? resolve(source) },
+  );
 }
 
 function sourceAndMountpoint(positionals: readonly string[]): [string, string] {
@@ -87,50 +32,6 @@ function sourceAndMountpoint(positionals: readonly string[]): [string, string] {
   if (mountpoint === undefined) throw new UsageError("MNT is missing");
   if (surplus !== undefined)
     throw new UsageError(`there is more than SRC and MNT, namely "${surplus}"`);
-  for (const path of [source, mountpoint]) {
-    if (path === "") throw new UsageError("SRC and MNT must not be empty");
-    // The runtime decodes the arguments, and puts this in place of what it can't decode.
-    if (path.includes("\u{fffd}"))
-      throw new UsageError(`"${path}" is not valid UTF-8; use it by a symbolic link that is`);
-  }
+  for (const path of [source, mountpoint]) checkPath("SRC and MNT", path);
   return [source, mountpoint];
-}
-
-function config(source: string, given: Given): PassthroughConfig {
-  const not = (name: string): boolean | undefined => {
-    const value = given.switch(name);
-    return value === undefined ? undefined : !value;
-  };
-  return passthroughConfig({
-    source,
-    cache: given.choice("cache", CACHE_POLICIES),
-    attrTimeout: given.seconds("attr-timeout"),
-    entryTimeout: given.seconds("entry-timeout"),
-    dirAttrTimeout: given.seconds("dir-attr-timeout"),
-    dirEntryTimeout: given.seconds("dir-entry-timeout"),
-    writeback: given.switch("writeback"),
-    xattr: given.switch("xattr"),
-    noOpen: not("open"),
-    noOpendir: not("opendir"),
-    noReaddir: not("readdir"),
-    killprivV2: given.switch("killpriv-v2"),
-    inodeFileHandles: given.choice("inode-file-handles", FILE_HANDLES),
-    sealSize: given.switch("seal-size"),
-    mntid: given.switch("mntid"),
-    useHostIno: given.switch("use-host-ino"),
-    allowDirectIo: given.switch("allow-direct-io"),
-    daxFileSize: given.whole("dax-file-size", 0, Number.MAX_SAFE_INTEGER),
-    kernelPassthrough: given.switch("kernel-passthrough"),
-    locks: given.switch("locks"),
-  });
-}
-
-/** Not normalised: behind a symbolic link, `..` is not what it seems. */
-function absolute(path: string): string {
-  return path.startsWith("/") ? path : `${process.cwd()}/${path}`;
-}
-
-/** A name without a slash is looked for on the PATH. */
-function fusermountPath(given: string | undefined): string | undefined {
-  return given?.includes("/") === true ? absolute(given) : given;
 }

@@ -4,16 +4,25 @@
 import { version } from "../package.json";
 import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";
 import { mountHelperName, readMountHelper } from "./cli-mount-helper.ts";
-import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS } from "./cli-options.ts";
+import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS, VFS_OPTIONS, type Option } from "./cli-options.ts";
 import { parseArguments, UsageError } from "./cli-parse.ts";
 import { passthroughOptions } from "./cli-passthrough.ts";
+import { vfsOptions } from "./cli-vfs.ts";
 import { serve, type RunDaemon } from "./cli-serve.ts";
 import type { DaemonOptions } from "./daemon.ts";
 import { writeError } from "./log.ts";
 import { MountError } from "./mount-options.ts";
 import { ConfigError } from "./passthrough-config.ts";
 
-const COMMANDS = ["passthrough"];
+/** What serves something: its options, and how they become the daemon's. */
+interface Command {
+  readonly table: readonly Option[];
+  readonly read: typeof passthroughOptions;
+}
+const COMMANDS: Readonly<Record<string, Command>> = {
+  passthrough: { table: PASSTHROUGH_OPTIONS, read: passthroughOptions },
+  vfs: { table: VFS_OPTIONS, read: vfsOptions },
+};
 
 /** What the command line asks for. */
 export type Request =
@@ -38,7 +47,7 @@ export async function main(
     }
     return 0;
   } catch (error) {
-    return report(error, mountHelperName(invokedAs) === undefined ? args : COMMANDS);
+    return report(error, mountHelperName(invokedAs) === undefined ? args : ["passthrough"]);
   }
 }
 
@@ -54,22 +63,23 @@ export function readCommandLine(invokedAs: string, args: readonly string[]): Req
   const commandAt = args.findIndex((argument) => !argument.startsWith("-"));
   const { asks } = parseArguments(commandAt < 0 ? args : args.slice(0, commandAt), GLOBAL_OPTIONS);
   if (asks === "version") return { kind: "version" };
-  const command = args[commandAt];
-  if (command !== undefined && !COMMANDS.includes(command))
-    throw new UsageError(`unknown command "${command}"`);
-  if (asks === "help") return { kind: "help", command };
-  if (command === undefined) throw new UsageError("a command is missing");
-  return passthrough(args.slice(commandAt + 1));
+  const name = args[commandAt];
+  const command = name === undefined || !Object.hasOwn(COMMANDS, name) ? undefined : COMMANDS[name];
+  if (name !== undefined && command === undefined)
+    throw new UsageError(`unknown command "${name}"`);
+  if (asks === "help") return { kind: "help", command: name };
+  if (name === undefined || command === undefined) throw new UsageError("a command is missing");
+  return readCommand(name, command, args.slice(commandAt + 1));
 }
 
-function passthrough(args: readonly string[]): Request {
-  const { positionals, given, asks } = parseArguments(args, PASSTHROUGH_OPTIONS);
-  if (asks === "help") return { kind: "help", command: "passthrough" };
+function readCommand(name: string, { table, read }: Command, args: readonly string[]): Request {
+  const { positionals, given, asks } = parseArguments(args, table);
+  if (asks === "help") return { kind: "help", command: name };
   if (asks === "version") return { kind: "version" };
   const settings: MountSettings = { extraFlags: 0 };
-  given.add(readMountOptions(given.list("options"), settings, PASSTHROUGH_OPTIONS));
+  given.add(readMountOptions(given.list("options"), settings, table));
   if (settings.remount === true) throw new UsageError("-o remount is for mount(8)");
-  const options = passthroughOptions(positionals, given, settings, {
+  const options = read(positionals, given, settings, {
     privileges: false,
     background: given.switch("background") ?? false,
     logLevel: "info",
@@ -80,7 +90,7 @@ function passthrough(args: readonly string[]): Request {
 /** `args` tell which command's help is of use. */
 function report(error: unknown, args: readonly string[]): number {
   if (error instanceof UsageError || error instanceof ConfigError) {
-    const command = COMMANDS.find((name) => args.includes(name));
+    const command = Object.keys(COMMANDS).find((name) => args.includes(name));
     const hint = ["fuse-backend", command, "--help"].filter((word) => word !== undefined).join(" ");
     writeError(`fuse-backend: ${error.message}; see ${hint}\n`);
     return 2;

@@ -3,7 +3,7 @@
 // something ended.
 
 import { constants } from "node:os";
-import type { Activity } from "./activity.ts";
+import { Activity } from "./activity.ts";
 import { MS_NODIRATIME, MS_STRICTATIME } from "./abi-linux.ts";
 import { errnoMessage, EBUSY, EINVAL } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
@@ -16,23 +16,36 @@ import {
   openDevice,
   pathToMounted,
   prepareMount,
+  refuseNesting,
   unmountPlace,
   type MountedPlace,
   type MountOptions,
 } from "./mount.ts";
 import { helperPath } from "./mount-fusermount.ts";
 import { readProc } from "./mount-info.ts";
-import { prepareSource } from "./mount-point.ts";
-import { PassthroughFs, sharePassthrough, type PassthroughConfig } from "./passthrough.ts";
+import { locate, prepareSource } from "./mount-point.ts";
+import { DaemonVfs } from "./daemon-vfs.ts";
+import { Credentials } from "./passthrough-credentials.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
+import { createShared, SharedLayout } from "./shared-table.ts";
+import type { VfsConfig } from "./vfs-config.ts";
+import { VfsShare } from "./vfs-share.ts";
 import { spawnWorker, type ServeTask, type WorkerMessage, type WorkerTask } from "./worker.ts";
 
 export type { MountOptions } from "./mount.ts";
 
-/** Everything that `fuse-backend passthrough` was told. */
+/** Everything that the command line says. */
 export interface DaemonOptions {
-  readonly passthrough: PassthroughConfig;
+  /** What is served: for `passthrough` one mount at `/`. */
+  readonly vfs: VfsConfig;
+  /**
+   * Gives the configuration anew when SIGHUP asks for it; throws ConfigError. Without it SIGHUP
+   * ends the daemon.
+   */
+  readonly reload: (() => VfsConfig) | undefined;
+  /** Whether mounts may come and go. */
+  readonly dynamic: boolean;
   readonly mount: MountOptions;
   readonly workers: number;
   readonly background: boolean;
@@ -66,8 +79,7 @@ export async function runDaemon(
   const daemon = new Daemon(options, stopping);
   // From here on a signal must not leave a mount without a daemon.
   for (const signal of SIGNALS)
-    if (signal === "SIGTERM" || !isIgnored(signal))
-      process.on(signal, () => daemon.end({ how: "signal", signal }));
+    if (signal === "SIGTERM" || !isIgnored(signal)) process.on(signal, () => daemon.signal(signal));
   process.on("uncaughtException", (error) =>
     daemon.end({ how: "failed", reason: error.stack ?? String(error) }),
   );
@@ -83,7 +95,10 @@ function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
 class Daemon {
   readonly #options: DaemonOptions;
   readonly #stopping: () => void;
+  /** What is served, for a person. */
   readonly #source: string;
+  #mounts: DaemonVfs | undefined;
+  #reloading = Promise.resolve();
   #mountpoint: string;
   #place: MountedPlace | undefined;
   /** How many workers there are. */
@@ -95,8 +110,35 @@ class Daemon {
   constructor(options: DaemonOptions, stopping: () => void) {
     this.#options = options;
     this.#stopping = stopping;
-    this.#source = options.passthrough.source;
+    const { mounts } = options.vfs;
+    this.#source = options.dynamic
+      ? `${mounts.length} ${mounts.length === 1 ? "file system" : "file systems"}`
+      : mounts[0]!.passthrough.source;
     this.#mountpoint = options.mount.mountpoint;
+  }
+
+  signal(signal: (typeof SIGNALS)[number]): void {
+    const { reload } = this.#options;
+    if (signal === "SIGHUP" && reload !== undefined) this.#reload(reload);
+    else this.end({ how: "signal", signal });
+  }
+
+  /** One after the other. A bad configuration changes nothing. */
+  #reload(read: () => VfsConfig): void {
+    this.#reloading = this.#reloading.then(async () => {
+      if (this.#mounts === undefined || this.#ending !== undefined) return;
+      try {
+        const config = read();
+        for (const { passthrough } of config.mounts) this.#refuseOwn(passthrough.source);
+        await this.#mounts.reload(config);
+      } catch (error) {
+        log.error(`nothing was changed: ${(error as Error).message}`);
+      }
+    });
+  }
+
+  #refuseOwn(source: string): void {
+    refuseNesting(prepareSource(source), locate(this.#mountpoint));
   }
 
   /** The first reason to end is the one that counts; a later signal ends without waiting. */
@@ -125,36 +167,48 @@ class Daemon {
   }
 
   async run(ready: () => void): Promise<number> {
-    const { passthrough: config } = this.#options;
+    const { vfs: config, dynamic } = this.#options;
+    const sources = config.mounts.map(({ passthrough }) => passthrough.source);
     const inNamespace = this.#options.mount.mountNamespacePid !== undefined;
-    if (!inNamespace) this.#mountpoint = prepareMount(this.#source, this.#options.mount);
-    const { memory, share } = sharePassthrough(config, accessTimes(this.#options.mount));
-    const device = inNamespace ? await this.#mountInNamespace() : this.#mount();
+    if (!inNamespace) this.#mountpoint = prepareMount(sources, this.#options.mount);
+    const layout = new SharedLayout();
+    const areas = { activity: Activity.area(layout), vfs: VfsShare.area(layout) };
+    const memory = createShared(layout);
+    const activity = new Activity(memory, areas.activity, -1);
+    const times = accessTimes(this.#options.mount);
+    const mounts = new DaemonVfs(config, { times, dynamic }, new VfsShare(memory, areas.vfs), {
+      activity,
+      credentials: new Credentials(),
+      locksChanged: () => {},
+      relieve: () => false,
+    });
+    const device = inNamespace ? await this.#mountInNamespace(sources) : this.#mount();
     try {
-      const fs = new PassthroughFs(memory, share, -1, () => {});
       const { debug, requestTimeout } = this.#options;
       // Loaded only if it is wanted: the start is to be quick.
       const tracer = debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
-      const connection = handshake(device, fs, { requestTimeout, tracer });
-      const waiters = fs.lockWaiters();
+      const connection = handshake(device, mounts.vfs, { requestTimeout, tracer });
+      mounts.connected(connection, device);
       const ended = new Promise<Ending>((resolve) => {
         this.#ended = resolve;
         if (this.#ending !== undefined) resolve(this.#ending);
       });
       const { address, size } = memory;
-      const common = { device, connection, memory: { address, size }, share };
+      const common = { device, connection, memory: { address, size }, areas, fixed: !dynamic };
       const start = (worker: number): Promise<void> =>
-        this.#startWorker({ ...common, worker }, () => waiters.changed());
+        this.#startWorker({ ...common, worker }, () => mounts.locksChanged());
       const { workers } = this.#options;
       // One worker is enough to answer.
       await Promise.race(Array.from({ length: workers }, (_, worker) => start(worker)));
-      const relief = this.#relieve(fs.activity, start);
+      const relief = this.#relieve(activity, start);
       if (this.#ending === undefined) {
-        this.#tellMounted(connection, fs);
+        this.#tellMounted(connection, mounts);
         ready();
       }
+      this.#mounts = mounts;
       const ending = await ended;
-      waiters.stop();
+      await this.#reloading;
+      mounts.stop();
       clearInterval(relief);
       return await this.#finish(ending);
     } catch (error) {
@@ -169,11 +223,11 @@ class Daemon {
     return device;
   }
 
-  async #mountInNamespace(): Promise<number> {
+  async #mountInNamespace(directories: readonly string[]): Promise<number> {
     const device = openDevice();
-    const source = prepareSource(this.#source);
+    const sources = directories.map(prepareSource);
     const { mount: options } = this.#options;
-    const message = await ask({ role: "mount", options, source, device });
+    const message = await ask({ role: "mount", options, sources, device });
     if (message.type !== "mounted") throw new Error(reasonOf(message));
     this.#place = message.mounted;
     this.#mountpoint = message.mounted.mountpoint;
@@ -185,7 +239,7 @@ class Daemon {
    * serves.
    */
   async #startWorker(
-    task: Pick<ServeTask, "worker" | "device" | "connection" | "memory" | "share">,
+    task: Pick<ServeTask, "worker" | "device" | "connection" | "memory" | "areas" | "fixed">,
     locksChanged: () => void,
   ): Promise<void> {
     const { logLevel, logFormat, debug } = this.#options;
@@ -219,19 +273,27 @@ class Daemon {
     }, STUCK_CHECK_MS);
   }
 
-  #tellMounted(connection: Connection, fs: PassthroughFs): void {
-    const { workers } = this.#options;
-    const { cache, inodeFileHandles } = this.#options.passthrough;
+  #tellMounted(connection: Connection, { mounted }: DaemonVfs): void {
+    const { workers, dynamic } = this.#options;
+    const cache = dynamic ? "" : `, cache=${mounted[0]!.config.passthrough.cache}`;
     log.info(
       `mounted ${this.#source} on ${this.#mountpoint}: ` +
-        `${workers} ${workers === 1 ? "worker" : "workers"}, cache=${cache}`,
+        `${workers} ${workers === 1 ? "worker" : "workers"}${cache}`,
     );
+    if (dynamic)
+      for (const { config } of mounted)
+        log.info(
+          `${config.path} is ${config.passthrough.source}, cache=${config.passthrough.cache}`,
+        );
     log.info(describeConnection(connection));
-    if (!fs.hasFileHandles && inodeFileHandles !== "never")
-      log.info(
-        `no file handles of ${this.#source} can be opened: ` +
-          `what is in use takes descriptors, of which there are ${fs.descriptors}`,
-      );
+    for (const { config, fs } of mounted) {
+      const { source, inodeFileHandles } = config.passthrough;
+      if (!fs.hasFileHandles && inodeFileHandles !== "never")
+        log.info(
+          `no file handles of ${source} can be opened: ` +
+            `what is in use takes descriptors, of which there are ${fs.descriptors}`,
+        );
+    }
   }
 
   async #finish(ending: Ending): Promise<number> {

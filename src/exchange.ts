@@ -63,8 +63,9 @@ export class Exchange {
     this.secondName = new Name(request.memory);
     this.bytes = new Bytes(request.memory);
     this.data = new DataIn(this.bytes);
-    this.entry = new EntryOut(reply.view);
-    this.attr = new AttrReply(reply.view);
+    this.context.translation = reply.translation;
+    this.entry = new EntryOut(reply.view, reply.translation);
+    this.attr = new AttrReply(reply.view, reply.translation);
     this.out = new DataOut(reply);
     this.ioctlOut = new DataOut(reply, abi.fuse_ioctl_out.sizeof);
     this.statxOut = new StatxReply(reply);

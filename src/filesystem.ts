@@ -26,6 +26,7 @@ import type {
 } from "./reply.ts";
 import { Extensions, type Bytes, type Name } from "./request.ts";
 import { pwrite64 } from "./syscall.ts";
+import { Translation } from "./translation.ts";
 
 /** The request is answered later, on `Context.device`, by `Context.uniqueLow` and `uniqueHigh`. */
 export const REPLY_LATER = -0x80000000;
@@ -49,6 +50,8 @@ export class Context {
   device = -1;
   /** Of the creating operations: supplementary groups and security attributes. */
   readonly extensions = new Extensions();
+  /** How what is answered is shown to the kernel; for file systems that pass requests on. */
+  translation = new Translation();
 }
 
 /** Data to be written, as it lies in the request. */
@@ -115,6 +118,8 @@ export interface Connection {
   readonly flags2: number;
   /** The most that a WRITE or READ carries, in bytes. */
   readonly maxWrite: number;
+  /** How nodeids are shown to the kernel, for notifications; as they are where this is missing. */
+  readonly translation?: Translation | undefined;
 }
 
 /** What a file system wants of the kernel, out of what the kernel offers. */

@@ -19,6 +19,7 @@ export {
   type Connection,
   type Wishes,
 } from "./filesystem.ts";
+export { IdMapError, type IdMapOptions, type IdRange } from "./id-map.ts";
 export { mountOptions, MountError, type MountOptions } from "./mount-options.ts";
 export { Mounted, mountFileSystem, type MountedOptions } from "./mounted.ts";
 export { Notifier, type TakeMessage } from "./notify.ts";
@@ -49,3 +50,4 @@ export {
   type Tracer,
 } from "./server.ts";
 export { Channel, cloneDevice, handshake, makeBuffers } from "./session.ts";
+export { Vfs, VfsError, type VfsOptions } from "./vfs.ts";

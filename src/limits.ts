@@ -9,6 +9,9 @@ export const SYMLINK_TARGET_MAX = 4095;
 /** The longest name of an extended attribute (XATTR_NAME_MAX of linux/limits.h). */
 export const XATTR_NAME_MAX = 255;
 
+/** The largest value of an extended attribute (XATTR_SIZE_MAX of linux/limits.h). */
+export const XATTR_SIZE_MAX = 65_536;
+
 /** The most data of one READ or WRITE. The kernel's default limit is 256 pages. */
 export const MAX_WRITE = 1 << 20;
 export const MAX_PAGES = MAX_WRITE / PAGE_SIZE;
@@ -66,6 +69,21 @@ export const DESCRIPTORS_RESERVED = 24;
 /** How many cached descriptors are given up at once when the process runs out. */
 export const DESCRIPTORS_RELIEVED = 32;
 
+/** File systems mounted at the same time under one mount point (vfs.ts). */
+export const MOUNTS_MAX = 255;
+/**
+ * How many may come and go in all: nodeids, below 2**53, begin with the number of the mount, and
+ * are not used twice.
+ */
+export const MOUNT_IDS_MAX = 2 ** 21;
+/** Nodeids of a file system that is mounted with others are below this. */
+export const MOUNTED_NODEID_MAX = 2 ** 32;
+/** Seconds for which the tree of mounts is valid; the kernel is told of changes besides. */
+export const PSEUDO_TIMEOUT = 5;
+
+/** Ranges in a map of user or group ids; the kernel allows as many (UID_GID_MAP_MAX_EXTENTS). */
+export const ID_RANGES_MAX = 340;
+
 export const WORKERS_MAX = 64;
 /** How many workers there are at most when more are started because all are stuck. */
 export const WORKERS_GROWN_MAX = 16;
@@ -94,4 +112,6 @@ assert(
   "the largest WRITE fits in the request buffer",
 );
 assert(DESCRIPTOR_CACHE_SHARE < DESCRIPTOR_INODES_SHARE, "a full cache is no reason to refuse");
+assert(MOUNT_IDS_MAX * MOUNTED_NODEID_MAX <= 2 ** 53, "nodeids are exact as numbers");
+assert(INODES_MAX < MOUNTED_NODEID_MAX, "inodes of a passthrough have nodeids that fit");
 assert(INODES_MAX * 32 < 2 ** 31, "word indices of inode records are 32-bit integers");

@@ -75,6 +75,21 @@ export function cstring(text: string | Uint8Array): Memory {
   return memory;
 }
 
+let passing: Memory | undefined;
+
+/**
+ * The address of such a copy in memory that the next call uses again: for a string that one system
+ * call takes, where there may be many of them.
+ */
+export function passingString(text: string): Address {
+  passing ??= map(4 * PAGE_SIZE);
+  const { read, written } = encoder.encodeInto(text, passing.bytes.subarray(0, -1));
+  if (read < text.length) return cstring(text).address;
+  if (text.includes("\0")) throw new Error("a path must not contain a NUL byte");
+  passing.bytes[written] = 0;
+  return passing.address;
+}
+
 // Strings are short and few: they are cut from a page at a time, which is kept for good.
 let page: Memory | undefined;
 let pageUsed = 0;

@@ -2,7 +2,7 @@
 
 import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY } from "./abi-linux.ts";
 import { errnoMessage } from "./errno.ts";
-import { cstring, map, type Memory } from "./memory.ts";
+import { cstring, map, passingString, type Memory } from "./memory.ts";
 import { close, openat, read, readlinkat } from "./syscall.ts";
 
 export interface MountEntry {
@@ -82,7 +82,7 @@ let chunk: Memory | undefined;
 /** The content of a file below /proc. */
 export function readProc(name: string): string {
   chunk ??= map(CHUNK_SIZE);
-  const fd = openat(openProc(), cstring(name).address, O_RDONLY | O_CLOEXEC, 0);
+  const fd = openat(openProc(), passingString(name), O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) throw new Error(`cannot read /proc/${name}: ${errnoMessage(fd)}`);
   const decoder = new TextDecoder();
   let text = "";
@@ -98,6 +98,6 @@ export function readProc(name: string): string {
 /** Where a symbolic link below /proc leads; undefined if it is not there. */
 export function readProcLink(name: string): string | undefined {
   chunk ??= map(CHUNK_SIZE);
-  const size = readlinkat(openProc(), cstring(name).address, chunk.address, CHUNK_SIZE);
+  const size = readlinkat(openProc(), passingString(name), chunk.address, CHUNK_SIZE);
   return size < 0 ? undefined : new TextDecoder().decode(chunk.bytes.subarray(0, size));
 }

@@ -14,7 +14,7 @@ import {
   statx,
 } from "./abi-linux.ts";
 import { EACCES, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
-import { cstring, smallMemory } from "./memory.ts";
+import { cstring, passingString, smallMemory } from "./memory.ts";
 import { isFuse, readMountinfo, readProc, readProcLink, type MountEntry } from "./mount-info.ts";
 import { MountError } from "./mount-options.ts";
 import { close, openat, statx as statxAt } from "./syscall.ts";
@@ -57,7 +57,7 @@ export function locate(path: string): Place {
   const missing: string[] = [];
   for (;;) {
     const existing = `/${names.join("/")}`;
-    const fd = openat(AT_FDCWD, cstring(existing).address, O_PATH | O_CLOEXEC, 0);
+    const fd = openat(AT_FDCWD, passingString(existing), O_PATH | O_CLOEXEC, 0);
     if (fd >= 0) {
       try {
         return place(path, fd, missing);
@@ -106,7 +106,7 @@ function mountOf(fd: number): MountEntry {
  */
 export function deviceAt(path: string): string | undefined {
   const flags = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC;
-  const error = statxAt(AT_FDCWD, cstring(path).address, flags, 0, statxBuffer.address);
+  const error = statxAt(AT_FDCWD, passingString(path), flags, 0, statxBuffer.address);
   if (error < 0) return undefined;
   const { view } = statxBuffer;
   const [major, minor] = [statx.stx_dev_major, statx.stx_dev_minor];
@@ -116,7 +116,7 @@ export function deviceAt(path: string): string | undefined {
 /** True at a FUSE mount whose daemon is gone. It takes no descriptor. */
 export function isDead(path: string): boolean {
   const flags = AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC;
-  const address = cstring(path).address;
+  const address = passingString(path);
   return statxAt(AT_FDCWD, address, flags, STATX_TYPE, statxBuffer.address) === -ENOTCONN;
 }
 
@@ -142,7 +142,7 @@ export function isInside(inner: Place, outer: Place): boolean {
 
 /** What there is at an absolute path. */
 export function inspectMountpoint(path: string): Mountpoint {
-  const fd = openat(AT_FDCWD, cstring(path).address, O_PATH | O_CLOEXEC, 0);
+  const fd = openat(AT_FDCWD, passingString(path), O_PATH | O_CLOEXEC, 0);
   if (fd === -ENOENT) return { kind: "missing" };
   if (fd < 0) throw new MountError(`cannot look at ${path}: ${errnoMessage(fd)}`);
   try {

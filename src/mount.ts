@@ -67,18 +67,15 @@ export function openDevice(): number {
  * Makes both directories ready: creates what is missing, cleans up a dead mount if told to, refuses
  * one inside the other. Returns the real path of the mount point, to mount and unmount by.
  */
-export function prepareMount(source: string, options: MountOptions): string {
-  refuseNesting(locate(source), locate(options.mountpoint));
-  return prepareMountpoint(options, prepareSource(source));
+export function prepareMount(sources: readonly string[], options: MountOptions): string {
+  for (const source of sources) refuseNesting(locate(source), locate(options.mountpoint));
+  return prepareMountpoint(options, sources.map(prepareSource));
 }
 
-/**
- * Makes the mount point ready as `prepareMount` does. `source` is the directory that will be
- * served, if it is one.
- */
-export function prepareMountpoint(options: MountOptions, source?: Place): string {
+/** Makes the mount point ready as `prepareMount` does. `sources` are the directories served. */
+export function prepareMountpoint(options: MountOptions, sources: readonly Place[] = []): string {
   const place = locate(options.mountpoint);
-  if (source !== undefined) refuseNesting(source, place);
+  for (const source of sources) refuseNesting(source, place);
   let found = inspectMountpoint(place.path);
   while (found.kind === "dead" && options.replace) {
     const error = unmount(place.path, "lazy", options.fusermount);
@@ -107,7 +104,7 @@ export function prepareMountpoint(options: MountOptions, source?: Place): string
   return place.path;
 }
 
-function refuseNesting(source: Place, mountpoint: Place): void {
+export function refuseNesting(source: Place, mountpoint: Place): void {
   if (!isInside(mountpoint, source) && !isInside(source, mountpoint)) return;
   const [outer, inner] = isInside(mountpoint, source) ? [source, mountpoint] : [mountpoint, source];
   const relation = isInside(outer, inner) ? "is the same directory as" : "lies inside";
@@ -228,7 +225,7 @@ export function mountedPlace(mountpoint: string, namespace?: Namespace): Mounted
  */
 export function mountInNamespace(
   options: MountOptions,
-  source: Place,
+  sources: readonly Place[],
   device: number,
 ): MountedPlace {
   const pid = options.mountNamespacePid;
@@ -240,7 +237,7 @@ export function mountInNamespace(
       `cannot enter the mount namespace of process ${pid}: ${errnoMessage(error)}; ` +
         "the process must be running, and this takes root",
     );
-  const mountpoint = prepareMountpoint(options, source);
+  const mountpoint = prepareMountpoint(options, sources);
   mountDevice({ ...options, mountpoint }, device);
   return mountedPlace(mountpoint, { pid, name });
 }

@@ -25,6 +25,7 @@ import { MAX_WRITE } from "./limits.ts";
 import { map } from "./memory.ts";
 import { writeU64 } from "./request.ts";
 import { write } from "./syscall.ts";
+import { Translation } from "./translation.ts";
 
 const HEADER = abi.fuse_out_header.sizeof;
 const NAME_BYTES_MAX = PATH_MAX - 1;
@@ -36,12 +37,16 @@ const PRUNE_MAX = MAX_WRITE / 8;
 
 const encoder = new TextEncoder();
 
+/** Where notifications are put together, by all of a thread: it makes one at a time. */
+const message = map(STORE_DATA + MAX_WRITE);
+
 /** Takes a notification, to be sent by somebody else: 0 or -errno. The bytes are only lent. */
 export type TakeMessage = (message: Uint8Array) => number;
 
 export class Notifier {
   readonly #to: number | TakeMessage;
-  readonly #message = map(STORE_DATA + MAX_WRITE);
+  readonly #translation: Translation;
+  readonly #message = message;
   readonly #view = this.#message.view;
   readonly #entryName = this.#message.bytes.subarray(ENTRY_NAME, ENTRY_NAME + NAME_BYTES_MAX);
   readonly #deleteName = this.#message.bytes.subarray(DELETE_NAME, DELETE_NAME + NAME_BYTES_MAX);
@@ -49,8 +54,9 @@ export class Notifier {
   /**
    * `to` is the mount's /dev/fuse, or a clone of it (see `Context.device`), or takes what is sent.
    */
-  constructor(to: number | TakeMessage) {
+  constructor(to: number | TakeMessage, translation = new Translation()) {
     this.#to = to;
+    this.#translation = translation;
   }
 
   /** A file polled with FUSE_POLL_SCHEDULE_NOTIFY is ready; `kh` came with the poll. */
@@ -66,7 +72,7 @@ export class Notifier {
    */
   invalInode(nodeid: number, offset = 0, length = 0): number {
     const { ino, off, len, sizeof } = abi.fuse_notify_inval_inode_out;
-    this.#u64(HEADER + ino, nodeid);
+    this.#node(HEADER + ino, nodeid);
     this.#u64(HEADER + off, offset);
     this.#u64(HEADER + len, length);
     return this.#send(abi.FUSE_NOTIFY_INVAL_INODE, HEADER + sizeof);
@@ -81,7 +87,7 @@ export class Notifier {
     const { parent: at, namelen, flags, sizeof } = abi.fuse_notify_inval_entry_out;
     const length = this.#name(this.#entryName, name);
     if (length < 0) return length;
-    this.#u64(HEADER + at, parent);
+    this.#node(HEADER + at, parent);
     this.#u32(HEADER + namelen, length);
     this.#u32(HEADER + flags, expireOnly ? abi.FUSE_EXPIRE_ONLY : 0);
     return this.#send(abi.FUSE_NOTIFY_INVAL_ENTRY, HEADER + sizeof + length + 1);
@@ -96,8 +102,8 @@ export class Notifier {
     const { parent: at, child: childAt, namelen, sizeof } = abi.fuse_notify_delete_out;
     const length = this.#name(this.#deleteName, name);
     if (length < 0) return length;
-    this.#u64(HEADER + at, parent);
-    this.#u64(HEADER + childAt, child);
+    this.#node(HEADER + at, parent);
+    this.#node(HEADER + childAt, child);
     this.#u32(HEADER + namelen, length);
     this.#u32(HEADER + abi.fuse_notify_delete_out.padding, 0);
     return this.#send(abi.FUSE_NOTIFY_DELETE, HEADER + sizeof + length + 1);
@@ -110,7 +116,7 @@ export class Notifier {
     do {
       const length = Math.min(bytes.length - done, MAX_WRITE);
       const part = length === bytes.length ? bytes : bytes.subarray(done, done + length);
-      this.#u64(HEADER + at, nodeid);
+      this.#node(HEADER + at, nodeid);
       this.#u64(HEADER + offsetAt, offset + done);
       this.#u32(HEADER + size, length);
       this.#u32(HEADER + padding, 0);
@@ -129,7 +135,7 @@ export class Notifier {
   retrieve(notifyUnique: number, nodeid: number, offset: number, size: number): number {
     const f = abi.fuse_notify_retrieve_out;
     this.#u64(HEADER + f.notify_unique, notifyUnique);
-    this.#u64(HEADER + f.nodeid, nodeid);
+    this.#node(HEADER + f.nodeid, nodeid);
     this.#u64(HEADER + f.offset, offset);
     this.#u32(HEADER + f.size, size);
     this.#u32(HEADER + f.padding, 0);
@@ -161,7 +167,7 @@ export class Notifier {
       this.#u32(HEADER + padding, 0);
       this.#u64(HEADER + spare, 0);
       for (let index = 0; index < part; index++)
-        this.#u64(PRUNE_LIST + 8 * index, nodeids[first + index]!);
+        this.#node(PRUNE_LIST + 8 * index, nodeids[first + index]!);
       const result = this.#send(abi.FUSE_NOTIFY_PRUNE, PRUNE_LIST + 8 * part);
       if (result < 0) return result;
     }
@@ -174,6 +180,10 @@ export class Notifier {
 
   #u64(at: number, value: number): void {
     writeU64(this.#view, at, value);
+  }
+
+  #node(at: number, nodeid: number): void {
+    this.#u64(at, this.#translation.node(nodeid));
   }
 
   /** Puts the name where it belongs in the message, and a NUL behind it; its length or -errno. */

@@ -64,10 +64,15 @@ const TRUSTED = "trusted.";
 /** Everything that SETATTR can change. */
 const FATTR_ALL = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME;
 
+// Scratch memory of the thread, for all file systems that it serves.
+const times = smallMemory(2 * timespec.sizeof);
+const statxScratch = smallMemory(statx.sizeof);
+const statfsScratch = smallMemory(statfs.sizeof);
+
 export abstract class PassthroughAttributes extends PassthroughNames {
-  readonly #times = smallMemory(2 * timespec.sizeof);
-  readonly #statx = smallMemory(statx.sizeof);
-  readonly #statfs = smallMemory(statfs.sizeof);
+  readonly #times = times;
+  readonly #statx = statxScratch;
+  readonly #statfs = statfsScratch;
   /** fchmodat2(2) is of Linux 6.6. */
   #hasFchmodat2 = true;
 

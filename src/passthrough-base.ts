@@ -5,7 +5,7 @@
 // passthrough-directories.ts, each a class that extends the one before; passthrough.ts is the
 // whole.
 
-import { Activity } from "./activity.ts";
+import type { Activity } from "./activity.ts";
 import {
   O_ACCMODE,
   O_APPEND,
@@ -32,7 +32,7 @@ import {
 } from "./limits.ts";
 import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
 import type { PassthroughConfig } from "./passthrough-config.ts";
-import { Credentials } from "./passthrough-credentials.ts";
+import type { Credentials } from "./passthrough-credentials.ts";
 import { HandleTable, type HandleAreas } from "./passthrough-handles.ts";
 import { InodeTable, type InodeAreas } from "./passthrough-inodes.ts";
 import { LockTable, type LockAreas } from "./passthrough-locks.ts";
@@ -46,7 +46,6 @@ export interface PassthroughAreas {
   readonly inodes: InodeAreas;
   readonly handles: HandleAreas;
   readonly locks: LockAreas;
-  readonly activity: number;
 }
 
 /** Lays the shared state out. `descriptors` is the most that the process may have open. */
@@ -56,7 +55,6 @@ export function passthroughAreas(layout: SharedLayout, descriptors: number): Pas
     inodes: InodeTable.areas(layout, Math.max(DESCRIPTOR_CACHE_MIN, ring)),
     handles: HandleTable.areas(layout),
     locks: LockTable.areas(layout),
-    activity: Activity.area(layout),
   };
 }
 
@@ -70,8 +68,24 @@ export interface PassthroughShare {
   readonly procFd: number;
 }
 
+/** What the passthrough file systems that one thread serves have in common. */
+export interface ServingThread {
+  readonly credentials: Credentials;
+  readonly activity: Activity;
+  /** Gets the main thread to look after the waiters for locks. */
+  locksChanged(): void;
+  /**
+   * Gives up cached descriptors of the other file systems, when the process has run out of them.
+   * False if there are none to give.
+   */
+  relieve(): boolean;
+}
+
 export const EMPTY = cstring("");
 export const DOT = cstring(".");
+
+// Scratch memory of the thread, for all file systems that it serves.
+const statScratch = smallMemory(stat.sizeof);
 
 export abstract class PassthroughBase extends FileSystem {
   protected readonly config: PassthroughConfig;
@@ -79,9 +93,9 @@ export abstract class PassthroughBase extends FileSystem {
   protected readonly inodes: InodeTable;
   protected readonly handles: HandleTable;
   protected readonly locks: LockTable;
-  readonly activity: Activity;
-  protected readonly credentials = new Credentials();
-  protected readonly stat: Memory = smallMemory(stat.sizeof);
+  protected readonly thread: ServingThread;
+  protected readonly credentials: Credentials;
+  protected readonly stat: Memory = statScratch;
   /** The most that the process may have open. */
   readonly descriptors: number;
   /**
@@ -93,11 +107,12 @@ export abstract class PassthroughBase extends FileSystem {
 
   /**
    * To be made on the thread that serves with it, in the memory that `share.areas` was laid out
-   * for. `worker` is the number of the worker that it is for, -1 for the main thread.
-   * `locksChanged` gets the main thread to look after the waiters for locks.
+   * for.
    */
-  constructor(memory: Memory, share: PassthroughShare, worker: number, locksChanged: () => void) {
+  constructor(memory: Memory, share: PassthroughShare, thread: ServingThread) {
     super();
+    this.thread = thread;
+    this.credentials = thread.credentials;
     const { config, areas } = share;
     this.config = config;
     this.descriptors = share.descriptors;
@@ -108,14 +123,13 @@ export abstract class PassthroughBase extends FileSystem {
     const options = { fileHandles, mntid, useHostIno };
     this.inodes = new InodeTable(memory, areas.inodes, options, this.proc);
     this.handles = new HandleTable(memory, areas.handles);
-    this.activity = new Activity(memory, areas.activity, worker);
-    this.locks = new LockTable(memory, areas.locks, this.inodes, locksChanged);
+    this.locks = new LockTable(memory, areas.locks, this.inodes, () => thread.locksChanged());
   }
 
   /** openat(2) that gives up cached descriptors when the process has run out of them. */
   protected openAt(dirfd: number, path: Address, flags: number, mode: number): number {
     let fd = this.#tryOpen(dirfd, path, flags | O_CLOEXEC, mode);
-    while ((fd === -EMFILE || fd === -ENFILE) && this.inodes.relieve())
+    while ((fd === -EMFILE || fd === -ENFILE) && (this.inodes.relieve() || this.thread.relieve()))
       fd = this.#tryOpen(dirfd, path, flags | O_CLOEXEC, mode);
     return fd;
   }

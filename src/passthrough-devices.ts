@@ -77,6 +77,10 @@ export interface DeviceOptions {
   readonly mntid: boolean;
 }
 
+// Scratch memory of the thread, for all file systems that it serves.
+const handleScratch = smallMemory(8 + FILE_HANDLE_MAX);
+const statxScratch = smallMemory(statx.sizeof);
+
 export class DeviceTable {
   readonly #words: Int32Array;
   readonly #lock: Lock;
@@ -84,8 +88,8 @@ export class DeviceTable {
   readonly #records: number;
   readonly #options: DeviceOptions;
   readonly #proc: ProcFds;
-  readonly #handle = smallMemory(8 + FILE_HANDLE_MAX);
-  readonly #statx = smallMemory(statx.sizeof);
+  readonly #handle = handleScratch;
+  readonly #statx = statxScratch;
   /** The one that was found last; most files lie on one. */
   #last = 0;
 
@@ -117,6 +121,12 @@ export class DeviceTable {
   /** A descriptor on the device, for open_by_handle_at(2); -1 if it has no file handles. */
   mountFd(device: number): number {
     return this.#words[this.#at(device) + MOUNT_FD]!;
+  }
+
+  /** Closes the descriptors for opening by file handle. */
+  closeAll(): void {
+    for (let device = 0; device < this.#words[this.#header + COUNT]!; device++)
+      if (this.mountFd(device) >= 0) close(this.mountFd(device));
   }
 
   /**

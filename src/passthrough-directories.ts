@@ -33,8 +33,11 @@ const PLAIN_SHARE = 3 / 4;
 /** With its attributes, an entry of a short name takes six times as much. */
 const PLUS_SHARE = 1 / 6;
 
+// Scratch memory of the thread, for all file systems that it serves.
+const entriesScratch = map(MAX_WRITE);
+
 export abstract class PassthroughDirectories extends PassthroughFiles {
-  readonly #entries = map(MAX_WRITE);
+  readonly #entries = entriesScratch;
 
   override opendir(_context: Context, nodeid: number, _flags: number, out: OpenOut): number {
     if (this.config.noOpendir) return -ENOSYS;

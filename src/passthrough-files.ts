@@ -94,10 +94,17 @@ import {
   ppoll,
 } from "./syscall.ts";
 
+// Scratch memory of the thread, for all file systems that it serves.
+const backingMap = smallMemory(fuse_backing_map.sizeof);
+const backingId = smallMemory(8);
+const offsets = smallMemory(16);
+const pollScratch = smallMemory(pollfd.sizeof);
+const noTime = smallMemory(timespec.sizeof);
+const ioctlScratch = smallMemory(64);
+
 /** Registers files on this worker's /dev/fuse. */
 class Backings implements Registrar {
-  readonly #map = smallMemory(fuse_backing_map.sizeof);
-  readonly #id = smallMemory(8);
+  readonly #map = backingMap;
   /** -1 while there is no FUSE passthrough. */
   device = -1;
 
@@ -111,9 +118,14 @@ class Backings implements Registrar {
   }
 
   close(id: number): void {
-    this.#id.view.setUint32(0, id, true);
-    ioctl(this.device, FUSE_DEV_IOC_BACKING_CLOSE, this.#id.address);
+    closeBacking(this.device, id);
   }
+}
+
+/** Ends a registration. */
+export function closeBacking(device: number, id: number): void {
+  backingId.view.setUint32(0, id, true);
+  ioctl(device, FUSE_DEV_IOC_BACKING_CLOSE, backingId.address);
 }
 
 /** Flags of an open file that can be changed, and that say how it is read and written. */
@@ -122,17 +134,17 @@ const CHANGEABLE_FLAGS = O_APPEND | O_DIRECT;
 export abstract class PassthroughFiles extends PassthroughAttributes {
   readonly #backings = new Backings();
   #notifier: Notifier | undefined;
-  readonly #offsets = smallMemory(16);
-  readonly #poll = smallMemory(pollfd.sizeof);
-  readonly #noTime = smallMemory(timespec.sizeof);
-  readonly #ioctl = smallMemory(64);
+  readonly #offsets = offsets;
+  readonly #poll = pollScratch;
+  readonly #noTime = noTime;
+  readonly #ioctl = ioctlScratch;
   /** Whether closing a descriptor can report an error that the caller must hear of. */
   protected closeReports = true;
 
   override connected(connection: Connection, device: number): void {
     super.connected(connection, device);
     if (connection.flags2 & FUSE_PASSTHROUGH) this.#backings.device = device;
-    if (device >= 0) this.#notifier = new Notifier(device);
+    if (device >= 0) this.#notifier = new Notifier(device, connection.translation);
   }
 
   protected override closeBacking(id: number): void {
@@ -524,7 +536,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     let result = this.locks.test(nodeid, index, lock);
     if (result === 0 && lock.type !== F_UNLCK) {
       // What stands in the way may be of a file that was just closed.
-      this.activity.settle();
+      this.thread.activity.settle();
       lock.start = start;
       lock.end = end;
       lock.type = type;
@@ -562,7 +574,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (index < 0) return index;
     let result = this.locks.set(index, fh, lock);
     if (result === -EAGAIN && !wait) {
-      this.activity.settle();
+      this.thread.activity.settle();
       result = this.locks.set(index, fh, lock);
     }
     if (result === -EAGAIN && wait) {
@@ -578,7 +590,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     if (fd < 0) return fd;
     let result = this.locks.setFlock(fd, lock.type);
     if (result === -EAGAIN && !wait) {
-      this.activity.settle();
+      this.thread.activity.settle();
       result = this.locks.setFlock(fd, lock.type);
     }
     if (result === -EAGAIN && wait) {

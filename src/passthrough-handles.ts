@@ -112,6 +112,15 @@ export class HandleTable {
     return 0;
   }
 
+  /** Closes every descriptor, when the file system is served no more. */
+  closeAll(): void {
+    for (let fh = 1; fh < this.#table.used; fh++) {
+      const at = this.#table.at(fh);
+      if (this.#words[at + IS_OPEN] === 1 && this.#words[at + FD]! >= 0)
+        close(this.#words[at + FD]!);
+    }
+  }
+
   #bury(fh: number): void {
     const fd = this.#words[this.#table.at(fh) + FD]!;
     this.#lock.acquire();

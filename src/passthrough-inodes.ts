@@ -34,70 +34,34 @@ import {
   type DeviceAreas,
   type DeviceOptions,
 } from "./passthrough-devices.ts";
+import {
+  ALIVE,
+  BACKING,
+  DEVICE,
+  FD,
+  GENERATION,
+  HANDLE_BYTES,
+  HANDLE_WORDS,
+  INO_HIGH,
+  INO_LOW,
+  inode_record,
+  KEEP,
+  LOCK_OWNERS,
+  LOOKUPS,
+  MAPPABLE,
+  MODE,
+  NEXT,
+  OPENS,
+  PLACE,
+  RECENT,
+  RETAINED,
+  STATE,
+  WRITERS,
+} from "./passthrough-inode-record.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
-import { array, f64, i32, struct, u32, u64, u8 } from "./struct.ts";
+import { struct, u32 } from "./struct.ts";
 import { close, fstat, open_by_handle_at } from "./syscall.ts";
-
-const inode_record = struct("inode_record", {
-  /** The next in the bucket's chain, or the next free record. */
-  next: u32,
-  pins: i32,
-  fd: i32,
-  /** Its place in the ring of descriptors; 0 if it has none. */
-  place: u32,
-  ino: u64,
-  lookups: f64,
-  device: u32,
-  generation: u32,
-  /** The file type and permissions at the last lookup; the type never changes. */
-  mode: u32,
-  /** Not 0 if it was used since the ring's hand last came by. */
-  recent: u32,
-  state: u32,
-  /** FUSE passthrough: > 0 the backing id, -1 not backed, 0 never opened. */
-  backing: i32,
-  /** How many handles are open. */
-  opens: u32,
-  /** How many lock owners hold or want POSIX locks. */
-  lock_owners: u32,
-  // struct file_handle of name_to_handle_at(2); handle_bytes is 0 if it was not taken yet.
-  handle_bytes: u32,
-  handle_type: i32,
-  handle: array(u8, FILE_HANDLE_MAX),
-  /** Its place in the ring of forgotten inodes; 0 if the kernel knows it. */
-  retained: u32,
-  /** How many handles may be mapped for writing past us. */
-  mappable: u32,
-  /** How many handles are open for writing. */
-  writers: u32,
-  spare: u32,
-});
-
-// As indices of words in a record.
-const NEXT = inode_record.next >> 2;
-const FD = inode_record.fd >> 2;
-const PLACE = inode_record.place >> 2;
-const INO_LOW = inode_record.ino >> 2;
-const INO_HIGH = INO_LOW + 1;
-const LOOKUPS = inode_record.lookups >> 2;
-const DEVICE = inode_record.device >> 2;
-const GENERATION = inode_record.generation >> 2;
-const MODE = inode_record.mode >> 2;
-const RECENT = inode_record.recent >> 2;
-const STATE = inode_record.state >> 2;
-const BACKING = inode_record.backing >> 2;
-const OPENS = inode_record.opens >> 2;
-const LOCK_OWNERS = inode_record.lock_owners >> 2;
-const HANDLE_BYTES = inode_record.handle_bytes >> 2;
-const RETAINED = inode_record.retained >> 2;
-const MAPPABLE = inode_record.mappable >> 2;
-const WRITERS = inode_record.writers >> 2;
-const HANDLE_WORDS = 2 + FILE_HANDLE_MAX / 4;
-
-const ALIVE = 1;
-/** The descriptor must stay: the file can't be opened again. */
-const KEEP = 2;
 
 const inodes_header = struct("inodes_header", {
   lock: u32,
@@ -140,6 +104,10 @@ export interface Registrar {
   close(id: number): void;
 }
 
+// Scratch memory of the thread, for all file systems that it serves.
+const handleScratch = smallMemory(8 + FILE_HANDLE_MAX);
+const statScratch = smallMemory(stat.sizeof);
+
 export class InodeTable {
   readonly #words: Int32Array;
   readonly #lookups: Float64Array;
@@ -154,8 +122,8 @@ export class InodeTable {
   readonly #retained: number;
   readonly #options: InodeOptions;
   /** struct file_handle of some other descriptor, to compare with. */
-  readonly #handle = smallMemory(8 + FILE_HANDLE_MAX);
-  readonly #stat = smallMemory(stat.sizeof);
+  readonly #handle = handleScratch;
+  readonly #stat = statScratch;
 
   static areas(layout: SharedLayout, ringSize: number): InodeAreas {
     return {
@@ -428,6 +396,21 @@ export class InodeTable {
     words[at + PLACE] = 0;
   }
 
+  /**
+   * Closes every descriptor, when the file system is served no more. `closeBacking` ends
+   * registrations for FUSE passthrough.
+   */
+  closeAll(closeBacking: (id: number) => void): void {
+    const words = this.#words;
+    for (let index = 1; index < this.#table.used; index++) {
+      const at = this.#table.at(index);
+      if (!(words[at + STATE]! & ALIVE)) continue;
+      if (words[at + BACKING]! > 0) closeBacking(words[at + BACKING]!);
+      if (words[at + FD]! >= 0) close(words[at + FD]!);
+    }
+    this.#devices.closeAll();
+  }
+
   // --- What an inode is ---
 
   /** Its generation: with the nodeid, unique over the life of the mount. */
@@ -446,7 +429,8 @@ export class InodeTable {
    */
   inoOffset(nodeid: number): number {
     if (this.#options.useHostIno) return 0;
-    return this.#words[this.#table.at(nodeid) + DEVICE]! << 16;
+    // The 8 bits above these tell file systems of a VFS apart.
+    return this.#words[this.#table.at(nodeid) + DEVICE]! << 14;
   }
 
   /** Whether some inodes that the kernel knows have no descriptor. */

@@ -117,6 +117,10 @@ export interface LockAreas {
   readonly missed: number;
 }
 
+// Scratch memory of the thread, for all file systems that it serves.
+const flockScratch = smallMemory(flock_struct.sizeof);
+const replyScratch = smallMemory(fuse_out_header.sizeof);
+
 export class LockTable {
   readonly #words: Int32Array;
   readonly #doubles: Float64Array;
@@ -128,8 +132,8 @@ export class LockTable {
   readonly #owners: RecordTable;
   readonly #waiters: RecordTable;
   readonly #inodes: InodeTable;
-  readonly #flock = smallMemory(flock_struct.sizeof);
-  readonly #reply = smallMemory(fuse_out_header.sizeof);
+  readonly #flock = flockScratch;
+  readonly #reply = replyScratch;
   /** Whether the kernel tells which locks a descriptor itself has: since Linux 6.5. */
   #tellsOwn = true;
   /**
@@ -159,6 +163,21 @@ export class LockTable {
     this.#waiters = new RecordTable(memory, areas.waiters, wait_record, LOCK_WAITERS_MAX);
     this.#inodes = inodes;
     this.#changed = changed;
+  }
+
+  /** Ends all waiting with `result`, and all locks, when the file system is served no more. */
+  endAll(result: number): void {
+    const words = this.#words;
+    this.#waitLock.acquire();
+    for (let index = 1; index < this.#waiters.used; index++)
+      if (words[this.#waiters.at(index) + STATE] !== 0) this.#answer(index, result);
+    this.#waitLock.release();
+    for (let bucket = 0; bucket < LOCK_BUCKETS; bucket++)
+      for (let index = words[this.#buckets + bucket]!; index !== 0;) {
+        const at = this.#owners.at(index);
+        index = words[at + NEXT]!;
+        close(words[at + FD]!);
+      }
   }
 
   // --- Lock owners ---

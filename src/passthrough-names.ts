@@ -188,7 +188,7 @@ export abstract class PassthroughNames extends PassthroughBase {
 
   /** True, after what others have in hand is done: space may be freed that was just given back. */
   protected settled(): boolean {
-    this.activity.settle();
+    this.thread.activity.settle();
     return true;
   }
 

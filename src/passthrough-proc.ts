@@ -9,13 +9,17 @@ import { cstring, smallMemory, type Address } from "./memory.ts";
 import { openat } from "./syscall.ts";
 
 const PREFIX = "/proc/self/fd/";
+const DIRECTORY = cstring(PREFIX);
 const ZERO = 0x30;
+
+// Scratch memory of the thread, for all file systems that it serves.
+const pathScratch = smallMemory(PREFIX.length + 16);
 
 export class ProcFds {
   /** A descriptor of /proc/self/fd, valid on every thread. */
   readonly dirfd: number;
   /** "/proc/self/fd/" and room for a number; the number alone is the path relative to `dirfd`. */
-  readonly #path = smallMemory(PREFIX.length + 16);
+  readonly #path = pathScratch;
 
   constructor(dirfd: number) {
     this.dirfd = dirfd;
@@ -23,8 +27,7 @@ export class ProcFds {
   }
 
   static openDirectory(): number {
-    const path = cstring(PREFIX);
-    const fd = openat(AT_FDCWD, path.address, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    const fd = openat(AT_FDCWD, DIRECTORY.address, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0) throw new Error(`cannot open ${PREFIX}: ${errnoMessage(fd)}; is /proc mounted?`);
     return fd;
   }

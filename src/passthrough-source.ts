@@ -21,10 +21,13 @@ import {
 } from "./abi-linux.ts";
 import { errnoMessage } from "./errno.ts";
 import { log } from "./log.ts";
-import { cstring, smallMemory } from "./memory.ts";
+import { cstring, passingString, smallMemory } from "./memory.ts";
 import { ConfigError } from "./passthrough-config.ts";
 import { writeU64 } from "./request.ts";
 import { close, geteuid, mount_setattr, open_tree, openat } from "./syscall.ts";
+
+const argument = smallMemory(mount_attr.sizeof);
+const EMPTY = cstring("");
 
 /** When access times change. What is not set is as on the mount of the source. */
 export interface AccessTimes {
@@ -35,16 +38,15 @@ export interface AccessTimes {
 
 /** An O_PATH descriptor of the directory. Throws ConfigError. */
 export function openSource(source: string, times?: AccessTimes): number {
-  const path = cstring(source);
   // Only root may copy a mount.
   const wanted = times === undefined || geteuid() !== 0 ? 0 : attributes(times);
   if (wanted !== 0) {
-    const root = openCopy(path.address, wanted);
+    const root = openCopy(passingString(source), wanted);
     if (root >= 0) return root;
     const why = errnoMessage(root);
     log.warn(`access times change as on the mount of ${source}, which can't be copied: ${why}`);
   }
-  const root = openat(AT_FDCWD, path.address, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+  const root = openat(AT_FDCWD, passingString(source), O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
   if (root >= 0) return root;
   throw new ConfigError(`cannot open the source directory ${source}: ${errnoMessage(root)}`);
 }
@@ -61,14 +63,13 @@ function openCopy(path: number, wanted: number): number {
   const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
   const root = open_tree(AT_FDCWD, path, flags);
   if (root < 0) return root;
-  const argument = smallMemory(mount_attr.sizeof);
+  argument.bytes.fill(0);
   writeU64(argument.view, mount_attr.attr_set, wanted);
   if (wanted & (MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME))
     writeU64(argument.view, mount_attr.attr_clr, MOUNT_ATTR__ATIME);
   const { address } = argument;
-  const empty = cstring("");
   const all = AT_EMPTY_PATH | AT_RECURSIVE;
-  const result = mount_setattr(root, empty.address, all, address, mount_attr.sizeof);
+  const result = mount_setattr(root, EMPTY.address, all, address, mount_attr.sizeof);
   if (result === 0) return root;
   close(root);
   return result;

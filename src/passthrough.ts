@@ -2,22 +2,23 @@
 
 import * as abi from "./abi-fuse.ts";
 import { RLIMIT_NOFILE, rlimit, statfs } from "./abi-linux.ts";
-import { errnoMessage } from "./errno.ts";
+import { EIO, errnoMessage } from "./errno.ts";
 import type { Connection, Wishes } from "./filesystem.ts";
 import { smallMemory, type Memory } from "./memory.ts";
-import { passthroughAreas, type PassthroughShare } from "./passthrough-base.ts";
+import { passthroughAreas, type PassthroughShare, type ServingThread } from "./passthrough-base.ts";
 import { ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
 import { PassthroughDirectories } from "./passthrough-directories.ts";
+import { closeBacking } from "./passthrough-files.ts";
 import { InodeTable } from "./passthrough-inodes.ts";
 import { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
 import { openSource, type AccessTimes } from "./passthrough-source.ts";
 import { readU64 } from "./request.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
-import { fstatfs, prlimit64 } from "./syscall.ts";
+import { close, fstatfs, prlimit64 } from "./syscall.ts";
 
 export { passthroughConfig, ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
-export type { PassthroughShare } from "./passthrough-base.ts";
+export type { PassthroughShare, ServingThread } from "./passthrough-base.ts";
 
 /**
  * File systems whose close(2) has nothing to report: what is written is in the page cache, and
@@ -34,13 +35,16 @@ const LOCAL_FILE_SYSTEMS = new Set([
 /** File systems that are stacked on others. */
 const STACKED_FILE_SYSTEMS = new Set([0x794c7630 /* overlayfs */, 0xf15f /* ecryptfs */]);
 
+// Scratch memory of the thread, for all file systems that it serves.
+const figures = smallMemory(statfs.sizeof);
+const limit = smallMemory(rlimit.sizeof);
+
 export class PassthroughFs extends PassthroughDirectories {
   readonly #fsType: number;
 
-  constructor(memory: Memory, share: PassthroughShare, worker: number, locksChanged: () => void) {
-    super(memory, share, worker, locksChanged);
+  constructor(memory: Memory, share: PassthroughShare, thread: ServingThread) {
+    super(memory, share, thread);
     const root = this.inodes.acquire(abi.FUSE_ROOT_ID);
-    const figures = smallMemory(statfs.sizeof);
     this.#fsType =
       root >= 0 && fstatfs(root, figures.address) >= 0 ? readU64(figures.view, statfs.f_type) : 0;
     this.inodes.release(abi.FUSE_ROOT_ID);
@@ -81,8 +85,23 @@ export class PassthroughFs extends PassthroughDirectories {
 
   override connected(connection: Connection, device: number): void {
     super.connected(connection, device);
-    this.credentials.prepare();
     this.closeReports = !LOCAL_FILE_SYSTEMS.has(this.#fsType);
+  }
+
+  /** Gives up cached descriptors, for others that need them. False if there are none to give. */
+  relieve(): boolean {
+    return this.inodes.relieve();
+  }
+
+  /**
+   * Ends what is left of it when no thread serves it any more: waits for locks end with EIO, and
+   * every descriptor is closed. `device` is the mount's. After this nothing of it may be called.
+   */
+  dispose(device: number): void {
+    this.locks.endAll(-EIO);
+    this.handles.closeAll();
+    this.inodes.closeAll((id) => closeBacking(device, id));
+    close(this.proc.dirfd);
   }
 
   /** Whether the kernel may know more files of the source than there are descriptors. */
@@ -126,7 +145,6 @@ export function sharePassthrough(
 
 /** How many descriptors the process may have open. */
 function descriptorLimit(): number {
-  const limit = smallMemory(rlimit.sizeof);
   prlimit64(0, RLIMIT_NOFILE, 0, limit.address);
   return Math.min(readU64(limit.view, rlimit.rlim_cur), 2 ** 20);
 }

@@ -19,6 +19,7 @@ import type { Address, Memory } from "./memory.ts";
 import { copyU64, writeU64 } from "./request.ts";
 import { roundUp } from "./struct.ts";
 import { pread64 } from "./syscall.ts";
+import { Translation } from "./translation.ts";
 
 /** Errors from here on are internal to the kernel. */
 const ERRNO_LIMIT = 512;
@@ -39,6 +40,8 @@ export class Reply {
   /** How many bytes of body can be sent. */
   readonly capacity: number;
   readonly view: DataView;
+  /** How the numbers of the file system that answers are shown. */
+  readonly translation = new Translation();
 
   constructor(memory: Memory, base: number) {
     this.memory = memory;
@@ -128,10 +131,12 @@ export class DataOut {
 /** struct fuse_attr of a reply. Every field is zero until it is set. */
 export class AttrOut {
   readonly #view: DataView;
+  readonly #translation: Translation;
   #at = 0;
 
-  constructor(view: DataView) {
+  constructor(view: DataView, translation = new Translation()) {
     this.#view = view;
+    this.#translation = translation;
   }
 
   /** Points it at a struct fuse_attr. */
@@ -141,6 +146,7 @@ export class AttrOut {
 
   set ino(value: number) {
     writeU64(this.#view, this.#at + fuse_attr.ino, value);
+    this.#maskIno();
   }
   /** In bytes. */
   set size(value: number) {
@@ -158,10 +164,14 @@ export class AttrOut {
     this.#view.setUint32(this.#at + fuse_attr.nlink, value, true);
   }
   set uid(value: number) {
-    this.#view.setUint32(this.#at + fuse_attr.uid, value, true);
+    const { ids } = this.#translation;
+    const shown = ids === undefined ? value : ids.uidToExternal(value);
+    this.#view.setUint32(this.#at + fuse_attr.uid, shown, true);
   }
   set gid(value: number) {
-    this.#view.setUint32(this.#at + fuse_attr.gid, value, true);
+    const { ids } = this.#translation;
+    const shown = ids === undefined ? value : ids.gidToExternal(value);
+    this.#view.setUint32(this.#at + fuse_attr.gid, shown, true);
   }
   /** As the kernel's new_encode_dev: minor & 0xff | major << 8 | (minor & ~0xff) << 12. */
   set rdev(value: number) {
@@ -188,12 +198,20 @@ export class AttrOut {
     this.#view.setUint32(this.#at + fuse_attr.ctimensec, nanoseconds, true);
   }
 
+  #maskIno(): void {
+    const { inoMask } = this.#translation;
+    const upper = this.#at + fuse_attr.ino + 4;
+    if (inoMask !== 0)
+      this.#view.setUint32(upper, this.#view.getUint32(upper, true) ^ inoMask, true);
+  }
+
   /** Takes everything from a struct stat of the kernel. */
   copyStat(from: Memory): void {
     const view = this.#view;
     const source = from.view;
     const at = this.#at;
     copyU64(source, stat.st_ino, view, at + fuse_attr.ino);
+    this.#maskIno();
     copyU64(source, stat.st_size, view, at + fuse_attr.size);
     copyU64(source, stat.st_blocks, view, at + fuse_attr.blocks);
     copyU64(source, stat.st_atime, view, at + fuse_attr.atime);
@@ -204,8 +222,8 @@ export class AttrOut {
     view.setUint32(at + fuse_attr.ctimensec, source.getUint32(stat.st_ctime_nsec, true), true);
     view.setUint32(at + fuse_attr.mode, source.getUint32(stat.st_mode, true), true);
     view.setUint32(at + fuse_attr.nlink, source.getUint32(stat.st_nlink, true), true);
-    view.setUint32(at + fuse_attr.uid, source.getUint32(stat.st_uid, true), true);
-    view.setUint32(at + fuse_attr.gid, source.getUint32(stat.st_gid, true), true);
+    this.uid = source.getUint32(stat.st_uid, true);
+    this.gid = source.getUint32(stat.st_gid, true);
     view.setUint32(at + fuse_attr.rdev, source.getUint32(stat.st_rdev, true), true);
     view.setUint32(at + fuse_attr.blksize, source.getUint32(stat.st_blksize, true), true);
   }
@@ -224,9 +242,9 @@ export class AttrReply {
   readonly #view: DataView;
   #at = 0;
 
-  constructor(view: DataView) {
+  constructor(view: DataView, translation = new Translation()) {
     this.#view = view;
-    this.attr = new AttrOut(view);
+    this.attr = new AttrOut(view, translation);
   }
 
   place(at: number): this {
@@ -263,11 +281,18 @@ export class StatxReply {
     const to = this.#reply.body + fuse_statx_out.stat;
     const common = from.bytes.subarray(0, fuse_statx.__spare2);
     this.#reply.memory.bytes.set(common, to);
+    this.#translate(to);
   }
 
-  /** Shows another inode number than the one that was copied. */
-  set ino(value: number) {
-    this.#reply.u64(fuse_statx_out.stat + fuse_statx.ino, value);
+  #translate(at: number): void {
+    const { view, translation } = this.#reply;
+    const { ids, inoMask } = translation;
+    const upper = at + fuse_statx.ino + 4;
+    if (inoMask !== 0) view.setUint32(upper, view.getUint32(upper, true) ^ inoMask, true);
+    if (ids === undefined) return;
+    const { uid, gid } = fuse_statx;
+    view.setUint32(at + uid, ids.uidToExternal(view.getUint32(at + uid, true)), true);
+    view.setUint32(at + gid, ids.gidToExternal(view.getUint32(at + gid, true)), true);
   }
 }
 
@@ -275,11 +300,13 @@ export class StatxReply {
 export class EntryOut {
   readonly attr: AttrOut;
   readonly #view: DataView;
+  readonly #translation: Translation;
   #at = 0;
 
-  constructor(view: DataView) {
+  constructor(view: DataView, translation = new Translation()) {
     this.#view = view;
-    this.attr = new AttrOut(view);
+    this.#translation = translation;
+    this.attr = new AttrOut(view, translation);
   }
 
   place(at: number): this {
@@ -290,12 +317,26 @@ export class EntryOut {
 
   /** Zero with a timeout says that the name does not exist, and may be remembered as such. */
   set nodeid(value: number) {
-    writeU64(this.#view, this.#at + fuse_entry_out.nodeid, value);
+    writeU64(this.#view, this.#at + fuse_entry_out.nodeid, this.#translation.node(value));
   }
   /** With `nodeid`, unique over the life of the mount: for file handles. */
   set generation(value: number) {
     writeU64(this.#view, this.#at + fuse_entry_out.generation, value);
   }
+  /** Takes attributes and their timeout from a struct fuse_attr_out, as they are there. */
+  copyAttrOut(from: Memory): void {
+    const to = this.#view;
+    const at = this.#at;
+    const { attr_valid, attr_valid_nsec } = fuse_attr_out;
+    copyU64(from.view, attr_valid, to, at + fuse_entry_out.attr_valid);
+    const nsec = from.view.getUint32(attr_valid_nsec, true);
+    to.setUint32(at + fuse_entry_out.attr_valid_nsec, nsec, true);
+    for (let offset = 0; offset < fuse_attr.sizeof; offset += 4) {
+      const word = from.view.getUint32(fuse_attr_out.attr + offset, true);
+      to.setUint32(at + fuse_entry_out.attr + offset, word, true);
+    }
+  }
+
   /** In seconds. */
   set entryTimeout(seconds: number) {
     const at = this.#at;
@@ -341,7 +382,7 @@ export class DirectoryOut {
     this.#reply = reply;
     this.#plus = plus;
     this.#headerSize = plus ? fuse_direntplus.sizeof : fuse_dirent.sizeof;
-    this.entry = new EntryOut(reply.view);
+    this.entry = new EntryOut(reply.view, reply.translation);
   }
 
   open(wanted: number): this {
@@ -373,6 +414,13 @@ export class DirectoryOut {
     return true;
   }
 
+  #maskIno(dirent: number): void {
+    const { view, translation } = this.#reply;
+    const upper = dirent + fuse_dirent.ino + 4;
+    if (translation.inoMask !== 0)
+      view.setUint32(upper, view.getUint32(upper, true) ^ translation.inoMask, true);
+  }
+
   /** Where the dirent of the entry being added lies in the reply's memory. */
   get #dirent(): number {
     return this.#reply.body + this.length + (this.#plus ? fuse_direntplus.dirent : 0);
@@ -393,6 +441,7 @@ export class DirectoryOut {
     const view = this.#reply.view;
     const at = this.#dirent;
     copyU64(from.view, ino, view, at + fuse_dirent.ino);
+    this.#maskIno(at);
     copyU64(from.view, off, view, at + fuse_dirent.off);
     view.setUint32(at + fuse_dirent.namelen, nameLength, true);
     view.setUint32(at + fuse_dirent.type, type, true);
@@ -411,6 +460,7 @@ export class DirectoryOut {
     const view = this.#reply.view;
     const at = this.#dirent;
     writeU64(view, at + fuse_dirent.ino, ino);
+    this.#maskIno(at);
     writeU64(view, at + fuse_dirent.off, nextOffset);
     view.setUint32(at + fuse_dirent.namelen, name.length, true);
     view.setUint32(at + fuse_dirent.type, type, true);

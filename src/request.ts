@@ -50,6 +50,14 @@ export class Name extends Bytes {
     return decoder.decode(this.bytes);
   }
 
+  /** Whether it consists of these bytes. */
+  is(bytes: Uint8Array): boolean {
+    if (this.length !== bytes.length) return false;
+    for (let index = 0; index < bytes.length; index++)
+      if (this.byte(index) !== bytes[index]) return false;
+    return true;
+  }
+
   /** Whether it is `.` or `..`. */
   get isDots(): boolean {
     const { length } = this;
@@ -188,6 +196,7 @@ export class Request {
     const count = this.#view.getUint32(list - fuse_supp_groups.sizeof, true);
     into.groupCount = count;
     into.groups = this.memory.address + list;
+    into.memory = this.memory;
     return count <= (at + size - list) >>> 2;
   }
 
@@ -217,12 +226,28 @@ export class Extensions {
   /** Supplementary groups of the caller: this many u32 at `groups`. */
   groupCount = 0;
   groups: Address = 0;
+  /** Where they lie. */
+  memory: Memory | undefined;
   /** Security attributes to be set on what is created, as xattr names and values. */
   readonly securityContexts: { name: Name; value: Bytes }[] = [];
 
   clear(): void {
     this.groupCount = 0;
     if (this.securityContexts.length > 0) this.securityContexts.length = 0;
+  }
+
+  /** Replaces each group by what `map` makes of it, and leaves out those that it makes < 0. */
+  mapGroups(map: (group: number) => number): void {
+    const { memory } = this;
+    if (this.groupCount === 0 || memory === undefined) return;
+    const { view } = memory;
+    const at = this.groups - memory.address;
+    let kept = 0;
+    for (let index = 0; index < this.groupCount; index++) {
+      const mapped = map(view.getUint32(at + 4 * index, true));
+      if (mapped >= 0) view.setUint32(at + 4 * kept++, mapped, true);
+    }
+    this.groupCount = kept;
   }
 
   add(memory: Memory, name: number, nameLength: number, value: number, valueLength: number): void {

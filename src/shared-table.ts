@@ -11,6 +11,8 @@ import { close, ftruncate, memfd_create } from "./syscall.ts";
 
 const MAGIC = 0x46425348; // "FBSH"
 const VERSION = 1;
+/** What /proc shows the memory as. */
+const MEMORY_NAME = cstring("fuse-backend");
 
 const shared_header = struct("shared_header", {
   magic: u32,
@@ -45,7 +47,7 @@ export class SharedLayout {
 
 /** Shared memory, ready for use. The pages that are never touched cost nothing. */
 export function createShared(layout: SharedLayout): Memory {
-  const fd = memfd_create(cstring("fuse-backend").address, MFD_CLOEXEC);
+  const fd = memfd_create(MEMORY_NAME.address, MFD_CLOEXEC);
   if (fd < 0) throw new Error(`cannot create shared memory: ${errnoMessage(fd)}`);
   const size = roundUp(layout.size, 4096);
   const result = ftruncate(fd, size);

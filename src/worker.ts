@@ -3,6 +3,7 @@
 // file, so a worker runs the same program, and main.ts sends it here.
 
 import { parentPort, Worker } from "node:worker_threads";
+import { Activity } from "./activity.ts";
 import type { Connection } from "./filesystem.ts";
 import { log, type Format, type Level, type OnceLevel } from "./log.ts";
 import { Memory } from "./memory.ts";
@@ -14,8 +15,10 @@ import {
   type MountOptions,
 } from "./mount.ts";
 import type { Place } from "./mount-point.ts";
-import { PassthroughFs, type PassthroughShare } from "./passthrough.ts";
+import { Credentials } from "./passthrough-credentials.ts";
 import { Channel, GONE } from "./session.ts";
+import { VfsShare } from "./vfs-share.ts";
+import { WorkerVfs } from "./worker-vfs.ts";
 
 /** What a worker is told. */
 export type WorkerTask = ServeTask | MountTask | UnmountTask;
@@ -26,18 +29,27 @@ export interface ServeTask {
   readonly worker: number;
   readonly device: number;
   readonly connection: Connection;
+  /** The memory that all threads share, and where in it their activity and the mounts are. */
   readonly memory: { readonly address: number; readonly size: number };
-  readonly share: PassthroughShare;
+  readonly areas: DaemonAreas;
+  /** Whether what is mounted stays the same. */
+  readonly fixed: boolean;
   readonly logLevel: Level;
   readonly logFormat: Format;
   readonly debug: boolean;
+}
+
+/** Where in shared memory the threads of the daemon meet. */
+export interface DaemonAreas {
+  readonly activity: number;
+  readonly vfs: number;
 }
 
 /** To mount in another mount namespace. */
 interface MountTask {
   readonly role: "mount";
   readonly options: MountOptions;
-  readonly source: Place;
+  readonly sources: readonly Place[];
   readonly device: number;
 }
 
@@ -76,7 +88,7 @@ export async function runWorker(task: WorkerTask): Promise<void> {
   try {
     if (task.role === "serve") await serveTask(task, say);
     else if (task.role === "mount")
-      say({ type: "mounted", mounted: mountInNamespace(task.options, task.source, task.device) });
+      say({ type: "mounted", mounted: mountInNamespace(task.options, task.sources, task.device) });
     else say({ type: "unmounted", result: unmountPlace(task.place, task.how, task.fusermount) });
   } catch (error) {
     say({ type: "failed", reason: reasonFor(error) });
@@ -95,9 +107,13 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
     sayOnce: (level, message) => say({ type: "once", level, message }),
   });
   const memory = new Memory(task.memory.address, task.memory.size);
-  const fs = new PassthroughFs(memory, task.share, task.worker, () => say({ type: "locks" }));
+  const activity = new Activity(memory, task.areas.activity, task.worker);
+  const credentials = new Credentials();
+  credentials.prepare();
+  const thread = { activity, credentials, locksChanged: () => say({ type: "locks" }) };
+  const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
   const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
-  const channel = new Channel(task.device, fs, task.connection, { tracer, activity: fs.activity });
+  const channel = new Channel(task.device, vfs, task.connection, { tracer, activity });
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
   say({ type: "ended" });

@@ -5,7 +5,7 @@ import { MS_DIRSYNC, MS_NODIRATIME, MS_SYNCHRONOUS } from "../src/abi-linux.ts";
 import { renderHelp } from "../src/cli-help.ts";
 import { PASSTHROUGH_OPTIONS } from "../src/cli-options.ts";
 import { UsageError } from "../src/cli-parse.ts";
-import { defaultWorkers } from "../src/cli-passthrough.ts";
+import { defaultWorkers } from "../src/cli-daemon.ts";
 import { readCommandLine } from "../src/cli.ts";
 import type { DaemonOptions, MountOptions } from "../src/daemon.ts";
 import { ConfigError, type PassthroughConfig } from "../src/passthrough-config.ts";
@@ -31,6 +31,12 @@ function helper(name: string, ...args: string[]): DaemonOptions {
   return served(readCommandLine(name, ["/src", "/mnt", ...args]));
 }
 
+/** The configuration of the only directory that is served. */
+function configOf({ vfs }: DaemonOptions): PassthroughConfig {
+  expect(vfs.mounts).toHaveLength(1);
+  return vfs.mounts[0]!.passthrough;
+}
+
 /** The message that refuses the command line. */
 function refusal(work: () => unknown): string {
   try {
@@ -44,7 +50,8 @@ function refusal(work: () => unknown): string {
 
 describe("passthrough", () => {
   test("has the documented defaults", () => {
-    expect(passthrough()).toEqual({
+    const { vfs, ...rest } = passthrough();
+    expect({ passthrough: configOf(passthrough()), ...rest }).toEqual({
       passthrough: {
         source: "/src",
         cache: "auto",
@@ -67,6 +74,8 @@ describe("passthrough", () => {
         kernelPassthrough: true,
         locks: true,
       },
+      reload: undefined,
+      dynamic: false,
       mount: {
         mountpoint: "/mnt",
         fsname: "/src",
@@ -92,6 +101,10 @@ describe("passthrough", () => {
       debug: false,
       requestTimeout: 0,
     });
+    expect(vfs.mounts.map(({ path, ids }) => ({ path, ids }))).toEqual([
+      { path: "/", ids: undefined },
+    ]);
+    expect(vfs.ids).toBeUndefined();
     expect(defaultWorkers()).toBeWithin(2, 9);
   });
 
@@ -100,7 +113,7 @@ describe("passthrough", () => {
       read("passthrough", "--pid-file=run/pid", "--fusermount", "./f", "a/../b", "c"),
     );
     const cwd = process.cwd();
-    expect(options.passthrough.source).toBe(`${cwd}/a/../b`);
+    expect(configOf(options).source).toBe(`${cwd}/a/../b`);
     expect(options.mount.mountpoint).toBe(`${cwd}/c`);
     expect(options.mount.fsname).toBe(`${cwd}/b`);
     expect(options.mount.fusermount).toBe(`${cwd}/./f`);
@@ -137,7 +150,7 @@ describe("passthrough", () => {
   test.each(configs)("understands %s as an option and within -o", (option, needed, expected) => {
     const underscores = option.replaceAll("-", "_");
     for (const args of [[`--${option}`], ["-o", option], [`-onoatime,${underscores}`]])
-      expect(passthrough(...needed, ...args).passthrough).toMatchObject(expected);
+      expect(configOf(passthrough(...needed, ...args))).toMatchObject(expected);
   });
 
   const daemon: [string, Partial<DaemonOptions>][] = [
@@ -187,12 +200,12 @@ describe("passthrough", () => {
   test("adds up several -o, the last one counting", () => {
     const options = passthrough("-o", "ro,cache=never", "--options=cache=always,noatime");
     expect(options.mount).toMatchObject({ readOnly: true, noatime: true });
-    expect(options.passthrough.cache).toBe("always");
+    expect(configOf(options).cache).toBe("always");
   });
 
   test("takes what follows -- as a path", () => {
     const options = served(read("passthrough", "--", "-o", "--help"));
-    expect(options.passthrough.source).toBe(`${process.cwd()}/-o`);
+    expect(configOf(options).source).toBe(`${process.cwd()}/-o`);
     expect(options.mount.mountpoint).toBe(`${process.cwd()}/--help`);
   });
 
@@ -264,6 +277,77 @@ describe("passthrough", () => {
   });
 });
 
+describe("vfs", () => {
+  const vfs = (...args: string[]): DaemonOptions => served(read("vfs", ...args, "/mnt"));
+
+  test("has the mounts that --mount says, each with options of its own", () => {
+    const options = vfs(
+      "--mount=/a=passthrough:one,cache=always,uid-map=0:100:1,no_readdir",
+      "--mount=/x/b=passthrough:/two\\,three",
+      "--writeback",
+      "--no-kernel-passthrough",
+      "--gid-map=5:6:7",
+      "-ogid_map=50:60:7,allow_other",
+    );
+    const [one, two] = options.vfs.mounts;
+    expect([one?.path, two?.path]).toEqual(["/a", "/x/b"]);
+    expect(one?.passthrough).toMatchObject({
+      source: `${process.cwd()}/one`,
+      cache: "always",
+      noReaddir: true,
+      writeback: true,
+    });
+    expect(one?.ids?.uids).toEqual([{ internal: 0, external: 100, length: 1 }]);
+    expect(two?.passthrough).toMatchObject({ source: "/two,three", cache: "auto" });
+    expect(options.vfs.ids?.gids).toEqual([
+      { internal: 5, external: 6, length: 7 },
+      { internal: 50, external: 60, length: 7 },
+    ]);
+    expect(options).toMatchObject({ dynamic: true, reload: undefined });
+    expect(options.mount).toMatchObject({ fsname: "fuse-backend-vfs", allowOther: true });
+  });
+
+  test.each([
+    [["/mnt"], /what to serve is missing/],
+    [["--mount", "/a=passthrough:/x"], /MNT is missing/],
+    [["--mount", "/a=passthrough:/x", "/mnt", "/more"], /more than MNT, namely "\/more"/],
+    [["--mount", "/a", "/mnt"], /must be PATH=passthrough:DIR/],
+    [["--mount", "/a=overlay:/x", "/mnt"], /must be PATH=passthrough:DIR/],
+    [["--mount", "a=passthrough:/x", "/mnt"], /does not begin with a slash/],
+    [["--mount", "/a=passthrough:", "/mnt"], /DIR must not be empty/],
+    [["--mount", "/a=passthrough:/x,typo=1", "/mnt"], /unknown option typo=1/],
+    [["--mount", "/a=passthrough:/x,cache=some", "/mnt"], /cache must be one of/],
+    [["--mount", "/a=passthrough:/x,mntid,mntid", "/mnt"], /mntid is given twice/],
+    [["--mount", "/a=passthrough:/x,writeback", "/mnt"], /same for all mounts: give --writeback/],
+    [["--mount", "/a=passthrough:/x", "--mount", "/a=passthrough:/y", "/mnt"], /two are at \/a/],
+    [["--mount", "/a=passthrough:/x", "--config", "/c", "/mnt"], /exclude each other/],
+    [
+      ["--config", "/does/not/exist", "/mnt"],
+      /cannot read the configuration: .*\/does\/not\/exist/,
+    ],
+    [["--uid-map", "1:2", "--mount", "/a=passthrough:/x", "/mnt"], /--uid-map: /],
+    [["--cache=always", "--mount", "/a=passthrough:/x", "/mnt"], /unknown option --cache/],
+  ])("refuses %j", (args, reason) => {
+    expect(refusal(() => read("vfs", ...args))).toMatch(reason);
+  });
+
+  test("maps ids for passthrough as well", () => {
+    const [only] = passthrough("--uid-map=0:100:5", "-o", "squash_gid=7").vfs.mounts;
+    expect(only?.ids).toMatchObject({
+      uids: [{ internal: 0, external: 100, length: 5 }],
+      squashGid: 7,
+    });
+    expect(refusal(() => passthrough("--uid-map=0:0:5", "--uid-map=2:9:1"))).toMatch(/--uid-map: /);
+  });
+
+  test("has a help of its own", async () => {
+    const help = await renderHelp("vfs", "1.2.3");
+    expect(help).toContain("--mount=<PATH=passthrough:DIR[,OPTION...]>");
+    expect(help).not.toContain("--cache");
+    expect(help).toContain("SIGHUP");
+  });
+});
+
 describe("--help and --version", () => {
   const versions: [string[]][] = [
     [["--version"]],
@@ -329,7 +413,7 @@ describe("called by mount(8)", () => {
   test("shows the source as it was given", () => {
     const options = served(readCommandLine("mount.fuse.x", ["some name", "/mnt"]));
     expect(options.mount.fsname).toBe("some name");
-    expect(options.passthrough.source).toBe(`${process.cwd()}/some name`);
+    expect(configOf(options).source).toBe(`${process.cwd()}/some name`);
     expect(helper("mount.fuse.x", "-o", "fsname=other").mount.fsname).toBe("other");
   });
 
@@ -345,7 +429,7 @@ describe("called by mount(8)", () => {
     );
     expect(options).toMatchObject({ workers: 3, logLevel: "info" });
     expect(options.mount.subtype).toBe("y");
-    expect(options.passthrough.cache).toBe("always");
+    expect(configOf(options).cache).toBe("always");
   });
 
   test.if(isRoot)("lets root use devices and set-user-id programs unless told otherwise", () => {

@@ -226,15 +226,15 @@ describe.skipIf(whyNoMounts !== undefined)("directories", () => {
 
   test("one inside the other is refused, and nothing is created", () => {
     const options = { ...OPTIONS, mountpoint: `${base}/src/mnt` };
-    expect(() => prepareMount(`${base}/src`, options)).toThrow(/lies inside/);
-    expect(() => prepareMount(`${base}/src/mnt/deep`, options)).toThrow(/lies inside/);
-    expect(() => prepareMount(`${base}/src/mnt`, options)).toThrow(/is the same directory as/);
+    expect(() => prepareMount([`${base}/src`], options)).toThrow(/lies inside/);
+    expect(() => prepareMount([`${base}/src/mnt/deep`], options)).toThrow(/lies inside/);
+    expect(() => prepareMount([`${base}/src/mnt`], options)).toThrow(/is the same directory as/);
     expect(readdirSync(`${base}/src`)).toEqual(["inner"]);
   });
 
   test("are created if missing, and the mount point is found behind symbolic links", () => {
     const options = { ...OPTIONS, mountpoint: `${base}/link/new/mnt` };
-    expect(prepareMount(`${base}/new/src`, options)).toBe(`${base}/src/inner/new/mnt`);
+    expect(prepareMount([`${base}/new/src`], options)).toBe(`${base}/src/inner/new/mnt`);
     expect(statSync(`${base}/new/src`).isDirectory()).toBe(true);
     expect(statSync(`${base}/src/inner/new/mnt`).isDirectory()).toBe(true);
   });
@@ -256,10 +256,10 @@ describe.skipIf(whyNoMounts !== undefined)("directories", () => {
 
   test("that are none are refused", () => {
     const options = { ...OPTIONS, mountpoint: `${base}/srcs` };
-    expect(() => prepareMount(`${base}/file`, options)).toThrow(/not a directory/);
-    expect(() => prepareMount(`${base}/file/x`, options)).toThrow(/not a directory/);
-    expect(() => prepareMount("/proc/version/x", options)).toThrow(MountError);
-    expect(() => prepareMount(`${base}/src`, { ...options, mountpoint: `${base}/file` })).toThrow(
+    expect(() => prepareMount([`${base}/file`], options)).toThrow(/not a directory/);
+    expect(() => prepareMount([`${base}/file/x`], options)).toThrow(/not a directory/);
+    expect(() => prepareMount(["/proc/version/x"], options)).toThrow(MountError);
+    expect(() => prepareMount([`${base}/src`], { ...options, mountpoint: `${base}/file` })).toThrow(
       /cannot mount on .*file: it is not a directory/,
     );
   });
@@ -268,11 +268,13 @@ describe.skipIf(whyNoMounts !== undefined)("directories", () => {
     const options = { ...OPTIONS, mountpoint: `${base}/stacked` };
     await mkdir(options.mountpoint);
     for (let layer = 0; layer < 3; layer++) close(mount(options));
-    expect(() => prepareMount(`${base}/src`, options)).toThrow(/dead mount.*--replace.*umount -l/);
-    expect(() => prepareMount(`${base}/stacked`, { ...options, mountpoint: `${base}/m` })).toThrow(
-      /cannot serve .*: it is a dead FUSE mount/,
+    expect(() => prepareMount([`${base}/src`], options)).toThrow(
+      /dead mount.*--replace.*umount -l/,
     );
-    expect(prepareMount(`${base}/src`, { ...options, replace: true })).toBe(`${base}/stacked`);
+    expect(() =>
+      prepareMount([`${base}/stacked`], { ...options, mountpoint: `${base}/m` }),
+    ).toThrow(/cannot serve .*: it is a dead FUSE mount/);
+    expect(prepareMount([`${base}/src`], { ...options, replace: true })).toBe(`${base}/stacked`);
     expect(inspectMountpoint(`${base}/stacked`)).toEqual({ kind: "directory" });
   });
 

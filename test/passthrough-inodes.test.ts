@@ -89,7 +89,7 @@ describe("an inode", () => {
       statMemory.view.setBigUint64(stat.st_dev, 0x1234n, true); // as if it lay somewhere else
       return inodes.inoOffset(inodes.remember(fd, statMemory));
     });
-    expect(offsets).toEqual([1 << 16, 0]);
+    expect(offsets).toEqual([1 << 14, 0]);
   });
 
   test("is refused when there are too many file systems, and leaks no descriptor", () => {

@@ -1,0 +1,94 @@
+// What the commands that serve something have in common: from their arguments to the options of
+// the daemon.
+
+import { availableParallelism } from "node:os";
+import type { MountSettings } from "./cli-mount-options.ts";
+import { LOG_FORMATS } from "./cli-options.ts";
+import { UsageError, type Given } from "./cli-parse.ts";
+import type { DaemonOptions } from "./daemon.ts";
+import { WORKERS_MAX } from "./limits.ts";
+import { LOG_LEVELS, type Level } from "./log.ts";
+import type { MountOptions } from "./mount-options.ts";
+
+const DEFAULT_SUBTYPE = "fuse-backend";
+const PID_MAX = 2 ** 22;
+const REQUEST_TIMEOUT_MAX = 2 ** 16 - 1;
+
+/** What depends on how the command was called. */
+export interface Circumstances {
+  /** The default of fsname; otherwise the command says what it is. */
+  readonly fsname?: string;
+  /** The default of subtype. */
+  readonly subtype?: string;
+  /** Whether suid and dev are on unless turned off. */
+  readonly privileges: boolean;
+  readonly background: boolean;
+  readonly logLevel: Level;
+}
+
+/** Throws UsageError or ConfigError. */
+export function daemonOptions(
+  served: Pick<DaemonOptions, "vfs" | "reload" | "dynamic">,
+  mountpoint: string,
+  given: Given,
+  settings: MountSettings,
+  circumstances: Circumstances & { readonly fsname: string },
+): DaemonOptions {
+  const mount: MountOptions = {
+    mountpoint: absolute(mountpoint),
+    fsname: settings.fsname ?? circumstances.fsname,
+    subtype: settings.subtype ?? circumstances.subtype ?? DEFAULT_SUBTYPE,
+    allowOther: settings.allowOther ?? false,
+    autoUnmount: settings.autoUnmount ?? false,
+    readOnly: settings.readOnly ?? false,
+    suid: settings.suid ?? circumstances.privileges,
+    dev: settings.dev ?? circumstances.privileges,
+    exec: settings.exec ?? true,
+    noatime: settings.noatime ?? false,
+    maxRead: settings.maxRead ?? 0,
+    extraFlags: settings.extraFlags,
+    fusermount: fusermountPath(given.text("fusermount")),
+    mountNamespacePid: given.whole("mount-namespace", 1, PID_MAX),
+    replace: given.switch("replace") ?? false,
+  };
+  if (mount.autoUnmount && mount.mountNamespacePid !== undefined)
+    throw new UsageError(
+      "-o auto_unmount and --mount-namespace exclude each other: " +
+        "a mount can only be watched in our own namespace",
+    );
+  const pidFile = given.text("pid-file");
+  return {
+    ...served,
+    mount,
+    workers: given.whole("workers", 1, WORKERS_MAX) ?? defaultWorkers(),
+    background: circumstances.background,
+    pidFile: pidFile === undefined ? undefined : absolute(pidFile),
+    logLevel: given.choice("log-level", LOG_LEVELS) ?? circumstances.logLevel,
+    logFormat: given.choice("log-format", LOG_FORMATS) ?? "text",
+    debug: given.switch("debug") ?? false,
+    requestTimeout: given.whole("request-timeout", 0, REQUEST_TIMEOUT_MAX) ?? 0,
+  };
+}
+
+/** A worker a CPU; two at least, so that one request that takes long doesn't hold up the others. */
+export function defaultWorkers(): number {
+  return Math.max(2, Math.min(availableParallelism(), 8));
+}
+
+/** Throws UsageError if a path of the command line can't be one. */
+export function checkPath(what: string, path: string): void {
+  if (path === "") throw new UsageError(`${what} must not be empty`);
+  // The runtime decodes the arguments, and puts this in place of what it can't decode.
+  if (path.includes("\u{fffd}"))
+    throw new UsageError(`"${path}" is not valid UTF-8; use it by a symbolic link that is`);
+}
+
+/** Not normalised: behind a symbolic link, `..` is not what it seems. */
+export function absolute(path: string): string {
+  return path.startsWith("/") ? path : `${process.cwd()}/${path}`;
+}
+
+/** A name without a slash is looked for on the PATH. */
+function fusermountPath(given: string | undefined): string | undefined {
+  return given?.includes("/") === true ? absolute(given) : given;
+}

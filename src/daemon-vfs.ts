@@ -1,0 +1,190 @@
+// What the daemon serves: the mounts of its VFS. The main thread makes and ends them; the workers
+// learn of it through shared memory and make their own view of each (see `WorkerVfs`).
+//
+// Ending a mount: from the moment it is published, every request finds it gone. Workers may still
+// have one in hand that found it there, so its descriptors are closed and its memory is freed only
+// when each of them has ended that request.
+
+import type { Activity } from "./activity.ts";
+import { errnoMessage } from "./errno.ts";
+import type { Connection } from "./filesystem.ts";
+import type { IdMapOptions } from "./id-map.ts";
+import { log } from "./log.ts";
+import type { Memory } from "./memory.ts";
+import { Notifier } from "./notify.ts";
+import { PassthroughFs, sharePassthrough, type ServingThread } from "./passthrough.ts";
+import type { LockWaiters } from "./passthrough-locks.ts";
+import type { AccessTimes } from "./passthrough-source.ts";
+import { munmap } from "./syscall.ts";
+import type { VfsConfig, VfsMountConfig } from "./vfs-config.ts";
+import { Vfs } from "./vfs.ts";
+import type { VfsShare } from "./vfs-share.ts";
+import type { Published, PublishedBackend } from "./worker-vfs.ts";
+
+/** A file system that is, or is about to be, mounted. */
+interface Backend extends PublishedBackend {
+  readonly config: VfsMountConfig;
+  readonly fs: PassthroughFs;
+  readonly waiters: LockWaiters;
+  readonly mapped: Memory;
+}
+
+/** How long is waited before it is looked again whether a request has ended. */
+const SHORTEST_PAUSE_MS = 1;
+const LONGEST_PAUSE_MS = 64;
+
+/** The mounts, on the main thread. */
+export class DaemonVfs {
+  readonly vfs: Vfs;
+  readonly #share: VfsShare;
+  readonly #activity: Activity;
+  readonly #thread: ServingThread;
+  readonly #times: AccessTimes;
+  #device = -1;
+  readonly #ids: IdMapOptions | undefined;
+  /** By the numbers of their mounts. */
+  readonly #backends = new Map<number, Backend>();
+  #notifier: Notifier | undefined;
+
+  /**
+   * Mounts what the configuration says, before the first request. `times` says when access times
+   * change, `dynamic` whether mounts may come and go. Throws ConfigError.
+   */
+  constructor(
+    config: VfsConfig,
+    options: { times: AccessTimes; dynamic: boolean },
+    share: VfsShare,
+    thread: ServingThread,
+  ) {
+    this.#ids = config.ids;
+    this.#share = share;
+    this.#activity = thread.activity;
+    this.#thread = thread;
+    this.#times = options.times;
+    this.vfs = new Vfs({ ids: config.ids, fixed: !options.dynamic });
+    for (const backend of this.#open(config.mounts)) this.#mount(backend);
+    this.#publish();
+  }
+
+  /** Opens what is to be mounted. Throws ConfigError; then nothing is left open. */
+  #open(configs: readonly VfsMountConfig[]): Backend[] {
+    const opened: Backend[] = [];
+    try {
+      for (const config of configs) {
+        const { memory, share } = sharePassthrough(config.passthrough, this.#times);
+        const fs = new PassthroughFs(memory, share, this.#thread);
+        const { address, size } = memory;
+        const shared = { address, size };
+        opened.push({
+          config,
+          share,
+          memory: shared,
+          mapped: memory,
+          fs,
+          waiters: fs.lockWaiters(),
+        });
+      }
+      return opened;
+    } catch (error) {
+      for (const backend of opened) this.#dispose(backend);
+      throw error;
+    }
+  }
+
+  #mount(backend: Backend): void {
+    const { path, ids } = backend.config;
+    this.#backends.set(this.vfs.mount(backend.fs, path, ids), backend);
+  }
+
+  #publish(): void {
+    const backends = Object.fromEntries(
+      [...this.#backends].map(([id, { share, memory }]) => [id, { share, memory }]),
+    );
+    const published: Published = { state: this.vfs.state, backends };
+    this.#share.publish(JSON.stringify(published));
+  }
+
+  /** From now on changes are told to the kernel. */
+  connected(connection: Connection, device: number): void {
+    this.#device = device;
+    this.#notifier = new Notifier(device);
+    this.vfs.connected(connection, device);
+  }
+
+  /**
+   * Makes the mounts be as a new configuration says: mounts what was added, unmounts what was
+   * removed, and says what changed, which stays as it was. Throws ConfigError; then nothing has
+   * changed.
+   */
+  async reload(config: VfsConfig): Promise<void> {
+    const before = new Map([...this.#backends.values()].map(({ config: one }) => [one.path, one]));
+    const wanted = new Set(config.mounts.map(({ path }) => path));
+    const added = this.#open(config.mounts.filter(({ path }) => !before.has(path)));
+    const removed = [...before.keys()].filter((path) => !wanted.has(path));
+    for (const mount of config.mounts) {
+      const one = before.get(mount.path);
+      if (one !== undefined && JSON.stringify(one) !== JSON.stringify(mount))
+        log.warn(
+          `${mount.path} has changed in the configuration and stays as it was; ` +
+            "to have it changed, remove it, reload, and add it again",
+        );
+    }
+    if (JSON.stringify(config.ids) !== JSON.stringify(this.#ids))
+      log.warn("the mapping of ids has changed in the configuration and stays as it was");
+    const ended = removed.map((path) => this.#end(path));
+    for (const backend of added) this.#mount(backend);
+    if (added.length + removed.length > 0) this.#publish();
+    for (const path of [...removed, ...added.map((backend) => backend.config.path)])
+      this.#tell(path);
+    for (const backend of added) {
+      const { path, passthrough } = backend.config;
+      log.info(`mounted ${passthrough.source} at ${path}`);
+    }
+    for (const path of removed) log.info(`unmounted ${path}`);
+    await this.#bury(ended);
+  }
+
+  #end(path: string): Backend {
+    const id = this.vfs.mountId(path)!;
+    const backend = this.#backends.get(id)!;
+    this.vfs.umount(path);
+    this.#backends.delete(id);
+    return backend;
+  }
+
+  #tell(path: string): void {
+    if (this.#notifier === undefined) return;
+    const result = this.vfs.invalidate(this.#notifier, path);
+    if (result < 0) log.debug(`the kernel was not told about ${path}: ${errnoMessage(result)}`);
+  }
+
+  /** Ends what workers may still have in hand. */
+  async #bury(backends: readonly Backend[]): Promise<void> {
+    if (backends.length === 0) return;
+    // Who waits for a lock is answered now; no one begins to wait any more.
+    const isOver = this.#activity.untilDone();
+    for (let pause = SHORTEST_PAUSE_MS; !isOver(); pause = Math.min(2 * pause, LONGEST_PAUSE_MS))
+      await Bun.sleep(pause);
+    for (const backend of backends) this.#dispose(backend);
+  }
+
+  #dispose({ fs, waiters, mapped }: Backend): void {
+    waiters.stop();
+    fs.dispose(this.#device);
+    munmap(mapped.address, mapped.size);
+  }
+
+  /** The waiters for locks are to be looked at. */
+  locksChanged(): void {
+    for (const { waiters } of this.#backends.values()) waiters.changed();
+  }
+
+  /** The file systems, for what is to be said about them. */
+  get mounted(): readonly { config: VfsMountConfig; fs: PassthroughFs }[] {
+    return [...this.#backends.values()];
+  }
+
+  stop(): void {
+    for (const { waiters } of this.#backends.values()) waiters.stop();
+  }
+}

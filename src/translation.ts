@@ -1,0 +1,34 @@
+// How a file system's own numbers are shown to the kernel. Alone, a file system shows its nodeids,
+// inode numbers and owners as they are; where several are served as one (vfs.ts), each is given
+// nodeids and inode numbers that no other has, and owners may be mapped.
+//
+// A request's answer is written through the one Translation of its exchange, which the VFS sets
+// before it passes the request on.
+
+import { FUSE_ROOT_ID } from "./abi-fuse.ts";
+import type { IdMap } from "./id-map.ts";
+
+export class Translation {
+  /** Added to every nodeid but the root's. */
+  nodeBase = 0;
+  /** What the root's nodeid becomes. */
+  rootNode = FUSE_ROOT_ID;
+  /** Added by XOR to the upper 32 bits of inode numbers. */
+  inoMask = 0;
+  /** From internal ids to external ones; undefined for ids that stay as they are. */
+  ids: IdMap | undefined;
+
+  /** The nodeid that the kernel knows; 0, for "none", stays 0. */
+  node(nodeid: number): number {
+    if (nodeid === FUSE_ROOT_ID) return this.rootNode;
+    return nodeid === 0 ? 0 : this.nodeBase + nodeid;
+  }
+
+  /** Makes this translate as another one does. */
+  become(other: Translation): void {
+    this.nodeBase = other.nodeBase;
+    this.rootNode = other.rootNode;
+    this.inoMask = other.inoMask;
+    this.ids = other.ids;
+  }
+}

@@ -1,0 +1,551 @@
+// The configuration of `vfs`: which directories are served at which paths of one tree, and the file
+// that says so, which is JSON as docs/vfs-config.schema.json describes it.
+//
+// A mount has the options of `passthrough` that concern its directory alone. What is agreed with
+// the kernel once, for all mounts together, is said on the command line (`ConnectionConfig`).
+//
+// Options are read in one way, from the command line or the file: a reader of `OptionValues` asks
+// for them by name and type, and what nobody asked for is unknown.
+
+import { parseTree, type Node, type ParseError, type ParseErrorCode } from "jsonc-parser";
+import {
+  composeIdMaps,
+  IdMap,
+  IdMapError,
+  parseIdRange,
+  type IdMapOptions,
+  type IdRange,
+} from "./id-map.ts";
+import { MOUNTS_MAX } from "./limits.ts";
+import {
+  CACHE_POLICIES,
+  ConfigError,
+  FILE_HANDLES,
+  passthroughConfig,
+  type PassthroughConfig,
+} from "./passthrough-config.ts";
+
+export interface VfsMountConfig {
+  /** Normalised absolute path in the tree: "/", "/a/b". */
+  readonly path: string;
+  readonly passthrough: PassthroughConfig;
+  readonly ids: IdMapOptions | undefined;
+}
+
+export interface VfsConfig {
+  readonly mounts: readonly VfsMountConfig[];
+  /** Of all mounts, on top of their own. */
+  readonly ids: IdMapOptions | undefined;
+}
+
+/** What all mounts have in common, since it is agreed with the kernel once; undefined: default. */
+export type ConnectionConfig = {
+  readonly [
+    Key in
+      "writeback" | "xattr" | "noOpen" | "noOpendir" | "killprivV2" | "kernelPassthrough" | "locks"
+  ]: PassthroughConfig[Key] | undefined;
+};
+
+/** What the command line says besides the file. */
+export interface CommandLine {
+  readonly connection: ConnectionConfig;
+  readonly ids: IdMapOptions | undefined;
+  /** How an option is given there, such as `--workers` or `-o ro`; undefined if it can't be. */
+  readonly spelled: (name: string) => string | undefined;
+}
+
+/**
+ * Options as they were given, by their names on the command line. What is not given is undefined. A
+ * wrong value is refused: with an exception, or by remembering it and returning undefined.
+ */
+export interface OptionValues {
+  switch(name: string): boolean | undefined;
+  choice<Choice extends string>(name: string, choices: readonly Choice[]): Choice | undefined;
+  seconds(name: string): number | undefined;
+  whole(name: string, least: number, most: number): number | undefined;
+  ranges(name: string): readonly IdRange[];
+  /** Refuses an option's value for a reason of the caller's. */
+  refuse(name: string, problem: string): void;
+}
+
+const BACKENDS = ["passthrough"] as const;
+const COMPONENT_BYTES_MAX = 255;
+const ID_MAX = 2 ** 32 - 2;
+
+/** The options of one directory. Throws ConfigError if they contradict each other. */
+export function backendConfig(
+  source: string,
+  values: OptionValues,
+  connection: ConnectionConfig,
+): PassthroughConfig {
+  return passthroughConfig({
+    source,
+    cache: values.choice("cache", CACHE_POLICIES),
+    attrTimeout: values.seconds("attr-timeout"),
+    entryTimeout: values.seconds("entry-timeout"),
+    dirAttrTimeout: values.seconds("dir-attr-timeout"),
+    dirEntryTimeout: values.seconds("dir-entry-timeout"),
+    noReaddir: not(values.switch("readdir")),
+    inodeFileHandles: values.choice("inode-file-handles", FILE_HANDLES),
+    sealSize: values.switch("seal-size"),
+    mntid: values.switch("mntid"),
+    useHostIno: values.switch("use-host-ino"),
+    allowDirectIo: values.switch("allow-direct-io"),
+    daxFileSize: values.whole("dax-file-size", 0, Number.MAX_SAFE_INTEGER),
+    ...connection,
+  });
+}
+
+export function connectionConfig(values: OptionValues): ConnectionConfig {
+  return {
+    writeback: values.switch("writeback"),
+    xattr: values.switch("xattr"),
+    noOpen: not(values.switch("open")),
+    noOpendir: not(values.switch("opendir")),
+    killprivV2: values.switch("killpriv-v2"),
+    kernelPassthrough: values.switch("kernel-passthrough"),
+    locks: values.switch("locks"),
+  };
+}
+
+/** Undefined if ids stay as they are. */
+export function idMapOptions(values: OptionValues): IdMapOptions | undefined {
+  const [uids, gids] = [values.ranges("uid-map"), values.ranges("gid-map")];
+  const squashUid = values.whole("squash-uid", 0, ID_MAX);
+  const squashGid = values.whole("squash-gid", 0, ID_MAX);
+  const users = idMapProblem({ uids, gids: [], squashUid });
+  if (users !== undefined) values.refuse("uid-map", users);
+  const groups = idMapProblem({ uids: [], gids, squashGid });
+  if (groups !== undefined) values.refuse("gid-map", groups);
+  const none = uids.length === 0 && gids.length === 0;
+  if (none && squashUid === undefined && squashGid === undefined) return undefined;
+  return { uids, gids, squashUid, squashGid };
+}
+
+/** Throws ConfigError if a mount's own map and that of all mounts leave no id. */
+export function validateIds(own: IdMapOptions | undefined, all: IdMapOptions | undefined): void {
+  try {
+    composeIdMaps(own, all);
+  } catch (error) {
+    if (!(error instanceof IdMapError)) throw error;
+    throw new ConfigError(`its ids do not go with those of all mounts: ${error.message}`);
+  }
+}
+
+/** Throws ConfigError if a path in the tree is not "/" or `/NAME/NAME…` with valid names. */
+export function validatePath(path: string): void {
+  const components = path.split("/").slice(1);
+  const names = path.split("/").filter((name) => name !== "");
+  const instead = JSON.stringify(`/${names.join("/")}`);
+  const refuse = (problem: string): never => {
+    throw new ConfigError(`${JSON.stringify(path)} cannot be the path of a mount: ${problem}`);
+  };
+  if (path === "/") return;
+  if (!path.startsWith("/")) refuse(`it does not begin with a slash; write ${instead}`);
+  if (components.at(-1) === "") refuse(`it ends with a slash; write ${instead}`);
+  if (components.includes("")) refuse(`it has two slashes in a row; write ${instead}`);
+  for (const component of components)
+    try {
+      validatePathComponent(component);
+    } catch (error) {
+      refuse((error as ConfigError).message);
+    }
+}
+
+/** Throws ConfigError if it can't be a name in a directory. */
+export function validatePathComponent(component: string): void {
+  const quoted = JSON.stringify(component);
+  if (component === "") throw new ConfigError("a name is empty");
+  if (component === "." || component === "..")
+    throw new ConfigError(`the name ${quoted} is every directory's; write where it leads`);
+  if (component.includes("/")) throw new ConfigError(`the name ${quoted} has a slash in it`);
+  if (component.includes("\0")) throw new ConfigError(`the name ${quoted} has a NUL in it`);
+  if (!isUtf8(component)) throw new ConfigError(`the name ${quoted} is not valid UTF-8`);
+  const bytes = Buffer.byteLength(component);
+  if (bytes > COMPONENT_BYTES_MAX)
+    throw new ConfigError(
+      `the name ${quoted} has ${bytes} bytes; ${COMPONENT_BYTES_MAX} are the most`,
+    );
+}
+
+/** Throws ConfigError if no directory can have this path. `name` is what is given with it. */
+export function validateDirectory(name: string, path: string): void {
+  const quoted = JSON.stringify(path);
+  if (path === "") throw new ConfigError(`${name} must not be empty: give the path of a directory`);
+  if (path.includes("\0")) throw new ConfigError(`${name} ${quoted} has a NUL in it`);
+  if (!isUtf8(path))
+    throw new ConfigError(
+      `${name} ${quoted} is not valid UTF-8; use it by a symbolic link whose path is`,
+    );
+}
+
+/**
+ * Reads the text of a configuration file. `file` is its absolute path, for messages (FILE:LINE: …)
+ * and for sources that are relative to its directory. Throws ConfigError with all that is wrong, in
+ * a line each.
+ */
+export function parseVfsConfig(text: string, file: string, commandLine: CommandLine): VfsConfig {
+  const problems = new Problems(text, file);
+  const root = parseJson(text, problems);
+  const values = new ObjectValues(root, "the file", text, problems);
+  values.ignore("$schema");
+  const mounts = readMounts(values, text, problems, file, commandLine);
+  const ids = readGlobalIds(values, problems, commandLine);
+  values.refuseTheRest(commandLine);
+  problems.throwIfAny();
+  return { mounts, ids };
+}
+
+function readMounts(
+  values: ObjectValues,
+  text: string,
+  problems: Problems,
+  file: string,
+  commandLine: CommandLine,
+): VfsMountConfig[] {
+  const nodes = values.array("mounts", "objects") ?? [];
+  const tooMany = nodes[MOUNTS_MAX];
+  if (tooMany !== undefined) {
+    problems.add(tooMany.offset, `there are ${nodes.length} mounts; ${MOUNTS_MAX} are the most`);
+    return [];
+  }
+  const firstOf = new Map<string, Node>();
+  return nodes.flatMap((node) => {
+    if (node.type !== "object") {
+      const kind = describe(node, text);
+      problems.add(node.offset, `a mount must be an object with its path, not ${kind}`);
+      return [];
+    }
+    const own = new ObjectValues(node, "a mount", text, problems);
+    const mount = readMount(own, node, problems, file, commandLine);
+    if (mount === undefined) return [];
+    const first = firstOf.get(mount.path);
+    if (first !== undefined)
+      problems.add(
+        own.offset("path"),
+        `${JSON.stringify(mount.path)} is the path of two mounts, ` +
+          `the first at line ${problems.lineOf(first.offset)}`,
+      );
+    firstOf.set(mount.path, first ?? node);
+    return [mount];
+  });
+}
+
+/** Undefined if something is wrong with it that has been added to the problems. */
+function readMount(
+  values: ObjectValues,
+  node: Node,
+  problems: Problems,
+  file: string,
+  commandLine: CommandLine,
+): VfsMountConfig | undefined {
+  const before = problems.count;
+  const path = values.required("path");
+  if (path !== undefined) values.check("path", () => validatePath(path));
+  const backend = values.required("backend");
+  if (backend !== undefined) values.choice("backend", BACKENDS);
+  const source = values.required("source");
+  if (source !== undefined) values.check("source", () => validateDirectory('"source"', source));
+  let passthrough: PassthroughConfig | undefined;
+  try {
+    const directory = file.slice(0, file.lastIndexOf("/") + 1);
+    const absolute = source?.startsWith("/") === true ? source : `${directory}${source}`;
+    passthrough = backendConfig(absolute, values, commandLine.connection);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    // What is missing or wrong may be all that is contradictory.
+    if (problems.count === before) problems.add(node.offset, error.message);
+  }
+  const ids = idMapOptions(values);
+  values.refuseTheRest(commandLine);
+  if (path === undefined || passthrough === undefined) return undefined;
+  return { path, passthrough, ids };
+}
+
+/** Ranges of the file and of the command line add up; a squash can be in one of them. */
+function readGlobalIds(
+  values: ObjectValues,
+  problems: Problems,
+  { ids: other }: CommandLine,
+): IdMapOptions | undefined {
+  const before = problems.count;
+  const own = idMapOptions(values);
+  if (own === undefined || other === undefined || problems.count > before) return own ?? other;
+  const twice = "is given on the command line, too: leave one of them out";
+  if (own.squashUid !== undefined && other.squashUid !== undefined)
+    values.refuse("squash-uid", twice);
+  if (own.squashGid !== undefined && other.squashGid !== undefined)
+    values.refuse("squash-gid", twice);
+  const both: IdMapOptions = {
+    uids: [...other.uids, ...own.uids],
+    gids: [...other.gids, ...own.gids],
+    squashUid: own.squashUid ?? other.squashUid,
+    squashGid: own.squashGid ?? other.squashGid,
+  };
+  const problem = idMapProblem(both);
+  if (problem !== undefined)
+    problems.add(values.offset(), `together with the command line, ${problem}`);
+  return both;
+}
+
+// A const enum of the library, whose names are lost when each file is compiled by itself.
+const PARSE_ERRORS: Readonly<Record<ParseErrorCode, string>> = {
+  1: "this is not JSON",
+  2: "this is not a number of JSON",
+  3: "a name in double quotes is expected here; behind the last one there must be no comma",
+  4: "a value is expected here; behind the last one there must be no comma",
+  5: "a colon is missing",
+  6: "a comma is missing",
+  7: "a closing brace } is missing",
+  8: "a closing bracket ] is missing",
+  9: "the file goes on behind its end",
+  10: "JSON has no comments",
+  11: "a comment has no end, and JSON has no comments",
+  12: "a string has no end in its line",
+  13: "a number has no end",
+  14: "\\u must be followed by four hexadecimal digits",
+  15: 'behind a backslash there must be one of " \\ / b f n r t u',
+  16: "a control character must be written as \\u and four hexadecimal digits",
+};
+
+/** The object that the file is. What follows the first error of syntax is of no use. */
+function parseJson(text: string, problems: Problems): Node {
+  const errors: ParseError[] = [];
+  let root: Node | undefined;
+  try {
+    root = parseTree(text, errors, { disallowComments: true });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    problems.add(0, "the file is nested too deeply");
+  }
+  const [first] = errors;
+  if (first !== undefined) problems.add(first.offset, PARSE_ERRORS[first.error]);
+  else if (root !== undefined && root.type !== "object")
+    problems.add(root.offset, `the file must be an object, not ${describe(root, text)}`);
+  problems.throwIfAny();
+  return root!;
+}
+
+/** What is wrong with a file, each with its place. */
+class Problems {
+  readonly #text: string;
+  readonly #file: string;
+  readonly #found: { readonly offset: number; readonly message: string }[] = [];
+
+  constructor(text: string, file: string) {
+    this.#text = text;
+    this.#file = file;
+  }
+
+  get count(): number {
+    return this.#found.length;
+  }
+  add(offset: number, message: string): void {
+    this.#found.push({ offset, message });
+  }
+  lineOf(offset: number): number {
+    return this.#text.slice(0, offset).split("\n").length;
+  }
+  throwIfAny(): void {
+    if (this.#found.length === 0) return;
+    const inOrder = this.#found.toSorted((a, b) => a.offset - b.offset);
+    throw new ConfigError(
+      inOrder
+        .map(({ offset, message }) => `${this.#file}:${this.lineOf(offset)}: ${message}`)
+        .join("\n"),
+    );
+  }
+}
+
+/** The members of an object, each asked for by its name and type. */
+class ObjectValues implements OptionValues {
+  readonly #node: Node;
+  /** What the object is, for messages. */
+  readonly #what: string;
+  readonly #text: string;
+  readonly #problems: Problems;
+  readonly #members = new Map<string, { readonly offset: number; readonly value: Node }>();
+  readonly #asked = new Set<string>();
+
+  constructor(node: Node, what: string, text: string, problems: Problems) {
+    this.#node = node;
+    this.#what = what;
+    this.#text = text;
+    this.#problems = problems;
+    for (const { offset, children } of node.children ?? []) {
+      const [key, value] = children ?? [];
+      // The syntax is right, so each member has both.
+      if (key === undefined || value === undefined) continue;
+      const name = String(key.value);
+      const first = this.#members.get(name);
+      if (first === undefined) this.#members.set(name, { offset, value });
+      else this.#addTwice(offset, name, first.offset);
+    }
+  }
+
+  /** Where a member is, or the object. */
+  offset(name?: string): number {
+    return this.#members.get(name ?? "")?.offset ?? this.#node.offset;
+  }
+  ignore(name: string): void {
+    this.#asked.add(name);
+  }
+  refuse(name: string, problem: string): void {
+    // Ranges and a squash that exclude each other may be told of the one that is not there.
+    const places = [name, name.replace(/^(.*)-map$/, "squash-$1")];
+    const place = places.find((candidate) => this.#members.has(candidate)) ?? name;
+    this.#problems.add(this.offset(place), `"${place}": ${problem}`);
+  }
+  /** Runs a check that throws ConfigError. */
+  check(name: string, validate: () => void): void {
+    try {
+      validate();
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      this.#problems.add(this.offset(name), error.message);
+    }
+  }
+
+  /** A string that has to be there. */
+  required(name: string): string | undefined {
+    const value = this.#value(name);
+    if (value === undefined)
+      this.#problems.add(this.#node.offset, `${this.#what} must have a "${name}"`);
+    else if (value.type !== "string") this.#wrong(name, "must be a string", value);
+    else return String(value.value);
+    return undefined;
+  }
+  /** An array that has to be there. */
+  array(name: string, elements: string): readonly Node[] | undefined {
+    const value = this.#value(name);
+    if (value === undefined)
+      this.#problems.add(this.#node.offset, `${this.#what} must have "${name}"`);
+    else if (value.type !== "array") this.#wrong(name, `must be an array of ${elements}`, value);
+    else return value.children ?? [];
+    return undefined;
+  }
+
+  switch(name: string): boolean | undefined {
+    const opposite = `no-${name}`;
+    const positive = this.#boolean(name);
+    const negative = this.#boolean(opposite);
+    const [one, other] = [this.#members.get(name), this.#members.get(opposite)];
+    if (one !== undefined && other !== undefined) {
+      const [first, second] = one.offset < other.offset ? [one, other] : [other, one];
+      const which = second === one ? name : opposite;
+      const line = this.#problems.lineOf(first.offset);
+      const also = second === one ? opposite : name;
+      this.#problems.add(
+        second.offset,
+        `"${which}" says again what "${also}" said at line ${line}`,
+      );
+    }
+    return positive ?? not(negative);
+  }
+  choice<Choice extends string>(name: string, choices: readonly Choice[]): Choice | undefined {
+    const value = this.#value(name);
+    if (value === undefined) return undefined;
+    const choice = choices.find((candidate) => candidate === value.value);
+    return choice ?? this.#wrong(name, mustBeOneOf(choices), value);
+  }
+  seconds(name: string): number | undefined {
+    const value = this.#value(name);
+    if (value === undefined) return undefined;
+    return value.type === "number" && value.value >= 0
+      ? Number(value.value)
+      : this.#wrong(name, "must be a number of seconds, such as 5 or 0.5", value);
+  }
+  whole(name: string, least: number, most: number): number | undefined {
+    const value = this.#value(name);
+    if (value === undefined) return undefined;
+    const fits = Number.isInteger(value.value) && value.value >= least && value.value <= most;
+    return fits
+      ? Number(value.value)
+      : this.#wrong(name, `must be a whole number from ${least} to ${most}`, value);
+  }
+  ranges(name: string): IdRange[] {
+    const value = this.#value(name);
+    if (value === undefined) return [];
+    if (value.type !== "array") this.#wrong(name, 'must be an array of "I:E:LENGTH"', value);
+    return (value.type === "array" ? (value.children ?? []) : []).flatMap((node) => {
+      if (node.type !== "string") {
+        const kind = describe(node, this.#text);
+        this.#problems.add(node.offset, `"${name}" must have strings in it, not ${kind}`);
+        return [];
+      }
+      try {
+        return [parseIdRange(String(node.value))];
+      } catch (error) {
+        if (!(error instanceof IdMapError)) throw error;
+        this.#problems.add(node.offset, `"${name}": ${error.message}`);
+        return [];
+      }
+    });
+  }
+
+  /** To be called when everything that there can be was asked for. */
+  refuseTheRest({ spelled }: CommandLine): void {
+    for (const [name, { offset }] of this.#members) {
+      if (this.#asked.has(name)) continue;
+      const elsewhere = spelled(name);
+      this.#problems.add(
+        offset,
+        elsewhere === undefined
+          ? `${this.#what} has no ${JSON.stringify(name)}`
+          : `"${name}" is the same for all mounts, so it is not for the file: ` +
+              `give ${elsewhere} on the command line`,
+      );
+    }
+  }
+
+  #value(name: string): Node | undefined {
+    this.#asked.add(name);
+    return this.#members.get(name)?.value;
+  }
+  #boolean(name: string): boolean | undefined {
+    const value = this.#value(name);
+    if (value === undefined) return undefined;
+    return value.type === "boolean"
+      ? Boolean(value.value)
+      : this.#wrong(name, "must be true or false", value);
+  }
+  #wrong(name: string, expected: string, value: Node): undefined {
+    const offset = this.offset(name);
+    this.#problems.add(offset, `"${name}" ${expected}, not ${describe(value, this.#text)}`);
+    return undefined;
+  }
+  #addTwice(offset: number, name: string, first: number): void {
+    const line = this.#problems.lineOf(first);
+    this.#problems.add(offset, `${JSON.stringify(name)} is given twice, first at line ${line}`);
+  }
+}
+
+export function mustBeOneOf(choices: readonly string[]): string {
+  return choices.length === 1 ? `must be "${choices[0]}"` : `must be one of ${choices.join(", ")}`;
+}
+
+/** A value as the file has it, if it is short. */
+function describe({ type, offset, length }: Node, text: string): string {
+  if (type === "object" || type === "array") return `an ${type}`;
+  return text.slice(offset, offset + length);
+}
+
+/** What is wrong with a map, if anything is. */
+function idMapProblem(options: IdMapOptions): string | undefined {
+  try {
+    new IdMap(options);
+    return undefined;
+  } catch (error) {
+    if (error instanceof IdMapError) return error.message;
+    throw error;
+  }
+}
+
+function not(value: boolean | undefined): boolean | undefined {
+  return value === undefined ? undefined : !value;
+}
+
+/** The runtime puts U+FFFD in place of what it can't decode. */
+function isUtf8(text: string): boolean {
+  return text.isWellFormed() && !text.includes("\u{fffd}");
+}

@@ -1,0 +1,372 @@
+// What is mounted where in a VFS (vfs.ts), and whose a request is.
+//
+// A node's number says whose it is: above 2**32 the number of the mount, below what the file system
+// itself calls it. Handles are only used together with a node, so they are passed on as they are.
+// Inode numbers get the mount's place among the others in their upper 8 bits, so that no two files
+// share one as long as those of the file systems are below 2**56. All this is done where answers
+// are written (translation.ts), and so is the mapping of owners.
+//
+// Mounts come and go while requests are served. What is known of an unmounted file system answers
+// with EIO, until the kernel has let go of it; its numbers are not used again.
+
+import {
+  FUSE_ALLOW_IDMAP,
+  FUSE_AUTO_INVAL_DATA,
+  FUSE_HANDLE_KILLPRIV_V2,
+  FUSE_NO_OPENDIR_SUPPORT,
+  FUSE_NO_OPEN_SUPPORT,
+  FUSE_ROOT_ID,
+  FUSE_WRITEBACK_CACHE,
+  fuse_attr,
+  fuse_attr_out,
+} from "./abi-fuse.ts";
+import { EIO, ENOSYS, EOVERFLOW } from "./errno.ts";
+import { FileSystem, NO_HANDLE, type Connection, type Context, type Wishes } from "./filesystem.ts";
+import { composeIdMaps, IdMap, type IdMapOptions } from "./id-map.ts";
+import { MOUNT_IDS_MAX, MOUNTED_NODEID_MAX, MOUNTS_MAX, PSEUDO_TIMEOUT } from "./limits.ts";
+import { smallMemory, type Memory } from "./memory.ts";
+import type { Notifier } from "./notify.ts";
+import { PseudoFs, type Covers, type PseudoDirectory } from "./pseudo-fs.ts";
+import { AttrReply, type EntryOut } from "./reply.ts";
+import { copyU64 } from "./request.ts";
+import { Translation } from "./translation.ts";
+import { refusing } from "./vfs-refusing.ts";
+
+/** What a person did wrong: a path that can't be mounted at, or nothing mounted there. */
+export class VfsError extends Error {
+  override name = "VfsError";
+}
+
+export interface VfsOptions {
+  /** Of every mount, on top of its own. */
+  readonly ids?: IdMapOptions | undefined;
+  /**
+   * Files are used without OPEN and RELEASE, directories without OPENDIR and RELEASEDIR: all file
+   * systems must be able to. The default is false.
+   */
+  readonly noOpen?: boolean;
+  readonly noOpendir?: boolean;
+  /** The kernel does not collect writes, even if all want it to. The default is false. */
+  readonly noWriteback?: boolean;
+  /** Directories look empty, though their entries can be looked up. The default is false. */
+  readonly noReaddir?: boolean;
+  /** Nothing may change a file's size. The default is false. */
+  readonly sealSize?: boolean;
+  /** False if set-user-id bits are not to be cleared in the server. The default is true. */
+  readonly killprivV2?: boolean;
+  /** What to ask the kernel for while nothing is mounted yet. */
+  readonly wishes?: ((wishes: Wishes, offered: number, offered2: number) => void) | undefined;
+  /**
+   * The one file system, mounted at `/`, stays the only one: then what it does not know (ENOSYS) is
+   * told to the kernel, which does not ask again.
+   */
+  readonly fixed?: boolean;
+  /** Called before each request, for a thread that may have to `adopt` what another one mounted. */
+  readonly refresh?: (() => void) | undefined;
+}
+
+/** One mount as plain data. */
+export interface VfsMount {
+  /** Below MOUNT_IDS_MAX; no two mounts ever have the same. */
+  readonly id: number;
+  /** The directory of the tree that it covers. */
+  readonly node: number;
+  /** How owners are mapped: the mount's own map and the one of all. */
+  readonly ids: IdMapOptions | undefined;
+}
+
+/** What is mounted where, as plain data, for other threads that serve the same. */
+export interface VfsState {
+  readonly directories: readonly PseudoDirectory[];
+  /** In the order in which they were mounted. */
+  readonly mounts: readonly VfsMount[];
+}
+
+export interface Served {
+  readonly mount: VfsMount;
+  readonly fs: FileSystem;
+  readonly translation: Translation;
+  readonly ids: IdMap | undefined;
+  /** Whether the tree goes on below what is mounted: names there come before those of `fs`. */
+  hasBelow: boolean;
+}
+
+const SLOTS = MOUNTS_MAX + 1;
+/** In place of a mount that is there no more. */
+const gone = serve({ id: -1, node: 0, ids: undefined }, refusing(EIO));
+/** In place of the mount whose caller has no id inside. */
+export const overflowing = serve({ id: -1, node: 0, ids: undefined }, refusing(EOVERFLOW));
+// Scratch memory of the thread, for all that it serves.
+/** Attributes of a root, as they are shown. */
+const attrScratch = smallMemory(fuse_attr_out.sizeof);
+
+function serve(mount: VfsMount, fs: FileSystem): Served {
+  const translation = new Translation();
+  const map = mount.ids === undefined ? undefined : new IdMap(mount.ids);
+  if (mount.id > 0) {
+    translation.nodeBase = mount.id * MOUNTED_NODEID_MAX;
+    translation.rootNode =
+      mount.node === FUSE_ROOT_ID ? FUSE_ROOT_ID : translation.nodeBase + FUSE_ROOT_ID;
+    translation.inoMask = (mount.id % SLOTS) << 24;
+    translation.ids = map;
+  }
+  return { mount, fs, translation, ids: map, hasBelow: false };
+}
+
+/** The components of a path like `/a/b`; none for `/`. Throws VfsError. */
+export function pathComponents(path: string): string[] {
+  if (!path.startsWith("/")) throw new VfsError(`"${path}" does not begin with a slash`);
+  const components = path === "/" ? [] : path.slice(1).split("/");
+  for (const name of components) {
+    const wrong = wrongWithComponent(name);
+    if (wrong !== undefined) throw new VfsError(`"${path}" can't be mounted at: ${wrong}`);
+  }
+  return components;
+}
+
+function wrongWithComponent(name: string): string | undefined {
+  if (name === "") return "a name in it is empty";
+  if (name === "." || name === "..") return `"${name}" does not name a directory of its own`;
+  if (name.includes("\0")) return "a name in it has a NUL byte";
+  return Buffer.byteLength(name) > 255 ? "a name in it has more than 255 bytes" : undefined;
+}
+
+export abstract class VfsMounts extends FileSystem implements Covers {
+  protected readonly options: VfsOptions;
+  protected readonly pseudo = new PseudoFs(this);
+  protected readonly tree = serve({ id: 0, node: 0, ids: undefined }, this.pseudo);
+  /** By the mount's id modulo SLOTS; the tree is the first. */
+  readonly #slots: Served[] = Array.from({ length: SLOTS }, () => gone);
+  /** All mounts in their order, and what each directory of the tree is covered by on top. */
+  protected mounts: readonly Served[] = [];
+  readonly #tops = new Map<number, Served>();
+  #root: Served = this.tree;
+  #lastId = 0;
+  #connection: Connection | undefined;
+  readonly #refresh: (() => void) | undefined;
+  #device = -1;
+  /** Beside the mount that `route` found: the node as its file system calls it. */
+  protected node = 0;
+  readonly #shown = new Translation();
+  readonly #rootAttr = new AttrReply(attrScratch.view, this.#shown);
+
+  constructor(options: VfsOptions = {}) {
+    super();
+    this.options = options;
+    this.#refresh = options.refresh;
+    this.#slots[0] = this.tree;
+  }
+
+  // --- Mounting ---
+
+  /**
+   * Mounts `fs` at a path, over what is mounted there before. Missing directories of the tree are
+   * made. Returns the number of the mount. The kernel has to be told by `invalidate`. Throws
+   * VfsError.
+   */
+  mount(fs: FileSystem, path: string, ids?: IdMapOptions): number {
+    const components = pathComponents(path);
+    if (this.mounts.length >= MOUNTS_MAX)
+      throw new VfsError(`cannot mount at ${path}: there are ${MOUNTS_MAX} mounts already`);
+    const id = this.#freeId();
+    const node = this.pseudo.ensure(components);
+    this.#begin({ id, node, ids: composeIdMaps(ids, this.options.ids) }, fs);
+    this.#arrange();
+    return id;
+  }
+
+  #freeId(): number {
+    let id = this.#lastId + 1;
+    while (id % SLOTS === 0 || this.#slots[id % SLOTS] !== gone) id++;
+    if (id >= MOUNT_IDS_MAX)
+      throw new VfsError(`no more can be mounted: ${MOUNT_IDS_MAX} mounts have come and gone`);
+    this.#lastId = id;
+    return id;
+  }
+
+  #begin(mount: VfsMount, fs: FileSystem): void {
+    const served = serve(mount, fs);
+    this.#slots[mount.id % SLOTS] = served;
+    this.mounts = [...this.mounts, served];
+    this.#lastId = Math.max(this.#lastId, mount.id);
+    if (this.#connection !== undefined) this.#connect(served, this.#connection);
+  }
+
+  #connect({ fs, translation }: Served, connection: Connection): void {
+    fs.connected({ ...connection, translation }, this.#device);
+  }
+
+  /**
+   * Takes off what is mounted at a path, the last of several; what it covered is seen again.
+   * Returns its file system, which gets no more requests. Throws VfsError if nothing is mounted
+   * there.
+   */
+  umount(path: string): FileSystem {
+    const top = this.#top(path);
+    if (top === undefined) throw new VfsError(`nothing is mounted at ${path}`);
+    this.#end(top);
+    this.pseudo.prune((nodeid) => this.mounts.some(({ mount }) => mount.node === nodeid));
+    this.#arrange();
+    return top.fs;
+  }
+
+  #end(served: Served): void {
+    this.#slots[served.mount.id % SLOTS] = gone;
+    this.mounts = this.mounts.filter((each) => each !== served);
+  }
+
+  #top(path: string): Served | undefined {
+    return this.#tops.get(this.pseudo.find(pathComponents(path)));
+  }
+
+  /** The file system that is seen at a path where something is mounted. */
+  rootfs(path: string): FileSystem | undefined {
+    return this.#top(path)?.fs;
+  }
+
+  /** The number of the mount that is seen at a path; undefined where nothing is mounted. */
+  mountId(path: string): number | undefined {
+    return this.#top(path)?.mount.id;
+  }
+
+  /** What is seen where, after mounts have changed. */
+  #arrange(): void {
+    this.#tops.clear();
+    for (const served of this.mounts) this.#tops.set(served.mount.node, served);
+    for (const served of this.mounts)
+      served.hasBelow = this.pseudo.children(served.mount.node).length > 0;
+    this.#root = this.#tops.get(FUSE_ROOT_ID) ?? this.tree;
+  }
+
+  get state(): VfsState {
+    const mounts = this.mounts.map(({ mount }) => mount);
+    return { directories: this.pseudo.directories, mounts };
+  }
+
+  /** Serves what another thread mounted; `make` gives the file system of a mount that is new. */
+  adopt(state: VfsState, make: (mount: VfsMount) => FileSystem): void {
+    this.pseudo.directories = state.directories;
+    const stay = new Set(state.mounts.map(({ id }) => id));
+    for (const served of this.mounts) if (!stay.has(served.mount.id)) this.#end(served);
+    const known = new Set(this.mounts.map(({ mount }) => mount.id));
+    for (const mount of state.mounts) if (!known.has(mount.id)) this.#begin(mount, make(mount));
+    this.#arrange();
+  }
+
+  /**
+   * Tells the kernel that what is seen at `path` has changed. Returns 0 or -errno. Kernels before
+   * 6.16 go on with what they know of the root itself until it expires.
+   */
+  invalidate(notifier: Notifier, path: string): number {
+    const result = notifier.incEpoch();
+    const components = pathComponents(path);
+    if (components.length === 0) return notifier.invalInode(FUSE_ROOT_ID, -1);
+    const name = components.pop()!;
+    const parent = this.pseudo.find(components) || FUSE_ROOT_ID;
+    const entry = notifier.invalEntry(parent, name);
+    return result === 0 ? 0 : entry;
+  }
+
+  // --- Finding whose a request is ---
+
+  /** The mount that a node is of, with the node's number in it in `node`. */
+  protected find(nodeid: number): Served {
+    if (this.#refresh !== undefined) this.#refresh();
+    this.node = nodeid >>> 0;
+    if (nodeid < MOUNTED_NODEID_MAX) return nodeid === FUSE_ROOT_ID ? this.#root : this.tree;
+    const id = Math.floor(nodeid / MOUNTED_NODEID_MAX);
+    const served = this.#slots[id % SLOTS]!;
+    return served.mount.id === id ? served : gone;
+  }
+
+  /** The same for a request: its answer will be shown as that mount's. */
+  protected route(context: Context, nodeid: number): Served {
+    const served = this.find(nodeid);
+    context.translation.become(served.translation);
+    return served;
+  }
+
+  /** The same for a request that makes something, which belongs to the caller. */
+  protected routeNew(context: Context, nodeid: number): Served {
+    const served = this.route(context, nodeid);
+    const { ids } = served;
+    if (ids === undefined) return served;
+    const uid = ids.uidToInternal(context.uid);
+    const gid = ids.gidToInternal(context.gid);
+    if (uid < 0 || gid < 0) return overflowing;
+    context.uid = uid;
+    context.gid = gid;
+    context.extensions.mapGroups((group) => ids.gidToInternal(group));
+    return served;
+  }
+
+  /** What a file system does not know is not told to the kernel if others know it. */
+  protected known(result: number, otherwise: number): number {
+    return result === -ENOSYS && this.options.fixed !== true ? otherwise : result;
+  }
+
+  // --- The connection ---
+
+  override init(wishes: Wishes, offered: number, offered2: number): void {
+    const first = { flags: wishes.flags, flags2: wishes.flags2 };
+    const all = this.mounts.map(({ fs }) => {
+      const own: Wishes = { ...wishes };
+      fs.init(own, offered, offered2);
+      return own;
+    });
+    if (all.length === 0) this.options.wishes?.(wishes, offered, offered2);
+    else {
+      // What one of them does not ask for it can't deal with, but for checking data more often.
+      const any = all.reduce((flags, own) => flags | own.flags, 0);
+      wishes.flags =
+        all.reduce((flags, own) => flags & own.flags, -1) | (any & FUSE_AUTO_INVAL_DATA);
+      wishes.flags2 = all.reduce((flags, own) => flags & own.flags2, -1);
+      wishes.maxStackDepth = Math.max(...all.map((own) => own.maxStackDepth));
+      wishes.maxBackground = Math.min(...all.map((own) => own.maxBackground));
+      wishes.congestionThreshold = Math.min(...all.map((own) => own.congestionThreshold));
+      wishes.maxReadahead = Math.min(...all.map((own) => own.maxReadahead));
+    }
+    const { noOpen, noOpendir, noWriteback, killprivV2 } = this.options;
+    if (noWriteback === true) wishes.flags &= ~FUSE_WRITEBACK_CACHE;
+    if (killprivV2 === false) wishes.flags &= ~FUSE_HANDLE_KILLPRIV_V2;
+    if (noOpen === true) wishes.flags |= FUSE_NO_OPEN_SUPPORT;
+    if (noOpendir === true) wishes.flags |= FUSE_NO_OPENDIR_SUPPORT;
+    // With it, only what makes something says who the caller is, and the map asks that of more.
+    if (this.options.ids !== undefined || this.mounts.some(({ ids }) => ids !== undefined))
+      wishes.flags2 &= ~FUSE_ALLOW_IDMAP;
+    wishes.flags |= first.flags;
+    wishes.flags2 |= first.flags2;
+  }
+
+  override connected(connection: Connection, device: number): void {
+    this.#connection = connection;
+    this.#device = device;
+    for (const served of this.mounts) this.#connect(served, connection);
+  }
+
+  override destroy(): void {
+    for (const { fs } of this.mounts) fs.destroy();
+  }
+
+  /** Covers: what is mounted on a directory of the tree. */
+  show(
+    context: Context,
+    nodeid: number,
+    entry: EntryOut | undefined,
+    memory: Memory,
+    ino: number,
+  ): boolean {
+    const top = this.#tops.get(nodeid);
+    if (top === undefined) return false;
+    this.#shown.become(top.translation);
+    const result = top.fs.getattr(context, FUSE_ROOT_ID, NO_HANDLE, this.#rootAttr.place(0));
+    if (result < 0) return false;
+    copyU64(attrScratch.view, fuse_attr_out.attr + fuse_attr.ino, memory.view, ino);
+    if (entry !== undefined) {
+      entry.nodeid = top.translation.rootNode;
+      entry.entryTimeout = PSEUDO_TIMEOUT;
+      entry.copyAttrOut(attrScratch);
+    }
+    return true;
+  }
+}
