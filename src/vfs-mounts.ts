@@ -57,8 +57,9 @@ export interface VfsOptions {
   /** What to ask the kernel for while nothing is mounted yet. */
   readonly wishes?: ((wishes: Wishes, offered: number, offered2: number) => void) | undefined;
   /**
-   * The one file system, mounted at `/`, stays the only one: then what it does not know (ENOSYS) is
-   * told to the kernel, which does not ask again.
+   * The one file system, mounted at `/`, stays the only one: then its nodeids and inode numbers are
+   * shown as they are, and what it does not know (ENOSYS) is told to the kernel, which does not ask
+   * again.
    */
   readonly fixed?: boolean;
   /** Called before each request, for a thread that may have to `adopt` what another one mounted. */
@@ -100,15 +101,15 @@ export const overflowing = serve({ id: -1, node: 0, ids: undefined }, refusing(E
 /** Attributes of a root, as they are shown. */
 const attrScratch = smallMemory(fuse_attr_out.sizeof);
 
-function serve(mount: VfsMount, fs: FileSystem): Served {
+function serve(mount: VfsMount, fs: FileSystem, isOnly = false): Served {
   const translation = new Translation();
   const map = mount.ids === undefined ? undefined : new IdMap(mount.ids);
-  if (mount.id > 0) {
+  translation.ids = map;
+  if (mount.id > 0 && !isOnly) {
     translation.nodeBase = mount.id * MOUNTED_NODEID_MAX;
     translation.rootNode =
       mount.node === FUSE_ROOT_ID ? FUSE_ROOT_ID : translation.nodeBase + FUSE_ROOT_ID;
     translation.inoMask = (mount.id % SLOTS) << 24;
-    translation.ids = map;
   }
   return { mount, fs, translation, ids: map, hasBelow: false };
 }
@@ -185,7 +186,7 @@ export abstract class VfsMounts extends FileSystem implements Covers {
   }
 
   #begin(mount: VfsMount, fs: FileSystem): void {
-    const served = serve(mount, fs);
+    const served = serve(mount, fs, this.options.fixed === true);
     this.#slots[mount.id % SLOTS] = served;
     this.mounts = [...this.mounts, served];
     this.#lastId = Math.max(this.#lastId, mount.id);
@@ -273,7 +274,8 @@ export abstract class VfsMounts extends FileSystem implements Covers {
   protected find(nodeid: number): Served {
     if (this.#refresh !== undefined) this.#refresh();
     this.node = nodeid >>> 0;
-    if (nodeid < MOUNTED_NODEID_MAX) return nodeid === FUSE_ROOT_ID ? this.#root : this.tree;
+    if (nodeid < MOUNTED_NODEID_MAX)
+      return nodeid === FUSE_ROOT_ID || this.options.fixed === true ? this.#root : this.tree;
     const id = Math.floor(nodeid / MOUNTED_NODEID_MAX);
     const served = this.#slots[id % SLOTS]!;
     return served.mount.id === id ? served : gone;
