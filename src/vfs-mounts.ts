@@ -11,10 +11,12 @@
 
 import {
   FUSE_ALLOW_IDMAP,
+  FUSE_ATOMIC_O_TRUNC,
   FUSE_AUTO_INVAL_DATA,
   FUSE_HANDLE_KILLPRIV_V2,
   FUSE_NO_OPENDIR_SUPPORT,
   FUSE_NO_OPEN_SUPPORT,
+  FUSE_PASSTHROUGH,
   FUSE_ROOT_ID,
   FUSE_WRITEBACK_CACHE,
   fuse_attr,
@@ -169,9 +171,10 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     const components = pathComponents(path);
     if (this.mounts.length >= MOUNTS_MAX)
       throw new VfsError(`cannot mount at ${path}: there are ${MOUNTS_MAX} mounts already`);
+    const composed = composeIdMaps(ids, this.options.ids); // throws before anything has changed
     const id = this.#freeId();
     const node = this.pseudo.ensure(components);
-    this.#begin({ id, node, ids: composeIdMaps(ids, this.options.ids) }, fs);
+    this.#begin({ id, node, ids: composed }, fs);
     this.#arrange();
     return id;
   }
@@ -259,20 +262,30 @@ export abstract class VfsMounts extends FileSystem implements Covers {
    * 6.16 go on with what they know of the root itself until it expires.
    */
   invalidate(notifier: Notifier, path: string): number {
-    const result = notifier.incEpoch();
     const components = pathComponents(path);
+    const epoch = notifier.incEpoch();
     if (components.length === 0) return notifier.invalInode(FUSE_ROOT_ID, -1);
-    const name = components.pop()!;
-    const parent = this.pseudo.find(components) || FUSE_ROOT_ID;
-    const entry = notifier.invalEntry(parent, name);
-    return result === 0 ? 0 : entry;
+    let result = 0;
+    // Directories of the tree that lead there may have come or gone with it.
+    for (const [depth, name] of components.entries()) {
+      const parent = this.pseudo.find(components.slice(0, depth));
+      if (parent === 0) break;
+      const shown = this.#tops.get(parent)?.translation.rootNode ?? parent;
+      result = notifier.invalEntry(shown, name, depth < components.length - 1);
+    }
+    return epoch === 0 ? 0 : result;
   }
 
   // --- Finding whose a request is ---
 
+  /** To be called first for each request. */
+  protected refresh(): void {
+    if (this.#refresh !== undefined) this.#refresh();
+  }
+
   /** The mount that a node is of, with the node's number in it in `node`. */
   protected find(nodeid: number): Served {
-    if (this.#refresh !== undefined) this.#refresh();
+    this.refresh();
     this.node = nodeid >>> 0;
     if (nodeid < MOUNTED_NODEID_MAX)
       return nodeid === FUSE_ROOT_ID || this.options.fixed === true ? this.#root : this.tree;
@@ -316,10 +329,10 @@ export abstract class VfsMounts extends FileSystem implements Covers {
       fs.init(own, offered, offered2);
       return own;
     });
+    const any = all.reduce((flags, own) => flags | own.flags, 0);
     if (all.length === 0) this.options.wishes?.(wishes, offered, offered2);
     else {
       // What one of them does not ask for it can't deal with, but for checking data more often.
-      const any = all.reduce((flags, own) => flags | own.flags, 0);
       wishes.flags =
         all.reduce((flags, own) => flags & own.flags, -1) | (any & FUSE_AUTO_INVAL_DATA);
       wishes.flags2 = all.reduce((flags, own) => flags & own.flags2, -1);
@@ -328,10 +341,14 @@ export abstract class VfsMounts extends FileSystem implements Covers {
       wishes.congestionThreshold = Math.min(...all.map((own) => own.congestionThreshold));
       wishes.maxReadahead = Math.min(...all.map((own) => own.maxReadahead));
     }
-    const { noOpen, noOpendir, noWriteback, killprivV2 } = this.options;
+    const { noOpen, noOpendir, noWriteback, killprivV2, sealSize } = this.options;
     if (noWriteback === true) wishes.flags &= ~FUSE_WRITEBACK_CACHE;
     if (killprivV2 === false) wishes.flags &= ~FUSE_HANDLE_KILLPRIV_V2;
     if (noOpen === true) wishes.flags |= FUSE_NO_OPEN_SUPPORT;
+    // Who does without OPEN does not truncate in it: the kernel has to ask for that by SETATTR.
+    if ((any | wishes.flags) & FUSE_NO_OPEN_SUPPORT) wishes.flags &= ~FUSE_ATOMIC_O_TRUNC;
+    // What the kernel writes itself can't be looked at.
+    if (sealSize === true) wishes.flags2 &= ~FUSE_PASSTHROUGH;
     if (noOpendir === true) wishes.flags |= FUSE_NO_OPENDIR_SUPPORT;
     // With it, only what makes something says who the caller is, and the map asks that of more.
     if (this.options.ids !== undefined || this.mounts.some(({ ids }) => ids !== undefined))
@@ -361,6 +378,7 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     const top = this.#tops.get(nodeid);
     if (top === undefined) return false;
     this.#shown.become(top.translation);
+    attrScratch.bytes.fill(0);
     const result = top.fs.getattr(context, FUSE_ROOT_ID, NO_HANDLE, this.#rootAttr.place(0));
     if (result < 0) return false;
     copyU64(attrScratch.view, fuse_attr_out.attr + fuse_attr.ino, memory.view, ino);

@@ -7,19 +7,22 @@
 // - Owners are mapped, and files whose owner has no id outside are not changed: what happens then
 //   is what happens on the kernel's own idmapped mounts.
 
+import { FATTR_GID, FATTR_SIZE, FATTR_UID, FUSE_ROOT_ID } from "./abi-fuse.ts";
 import {
-  FATTR_GID,
-  FATTR_SIZE,
-  FATTR_UID,
-  FUSE_INVALID_UIDGID,
-  FUSE_ROOT_ID,
-  fuse_attr,
-  fuse_attr_out,
-  fuse_entry_out,
-} from "./abi-fuse.ts";
-import { FALLOC_FL_KEEP_SIZE, O_ACCMODE, O_RDONLY, O_TRUNC, RENAME_WHITEOUT } from "./abi-linux.ts";
+  FALLOC_FL_COLLAPSE_RANGE,
+  FALLOC_FL_INSERT_RANGE,
+  FALLOC_FL_KEEP_SIZE,
+  O_ACCMODE,
+  O_APPEND,
+  O_EXCL,
+  O_RDONLY,
+  O_TRUNC,
+  RENAME_WHITEOUT,
+} from "./abi-linux.ts";
 import {
   EACCES,
+  EBUSY,
+  EEXIST,
   EINVAL,
   ENODATA,
   ENOLCK,
@@ -30,29 +33,27 @@ import {
   EPERM,
   EXDEV,
 } from "./errno.ts";
-import {
-  NO_HANDLE,
-  type AttrChanges,
-  type Context,
-  type DataIn,
-  type FileLock,
-  type FileSystem,
-  type LockOwner,
-} from "./filesystem.ts";
-import { mapAcl, type IdMap } from "./id-map.ts";
-import { XATTR_SIZE_MAX } from "./limits.ts";
-import { map, PAGE_SIZE, smallMemory, type Memory } from "./memory.ts";
-import {
+import type { AttrChanges, Context, DataIn, FileLock, LockOwner } from "./filesystem.ts";
+import type {
   AttrReply,
   DataOut,
+  DirectoryOut,
   EntryOut,
-  Reply,
-  type DirectoryOut,
-  type OpenOut,
-  type StatfsOut,
-  type StatxReply,
+  OpenOut,
+  StatfsOut,
+  StatxReply,
 } from "./reply.ts";
-import { readU64, type Bytes, type Name } from "./request.ts";
+import type { Bytes, Name } from "./request.ts";
+import {
+  hidesEntries,
+  isAcl,
+  isForeign,
+  isForeignEntry,
+  isStranger,
+  mapAclBytes,
+  sizeOf,
+  statxByGetattr,
+} from "./vfs-attributes.ts";
 import { overflowing, VfsMounts, type Served } from "./vfs-mounts.ts";
 
 export {
@@ -63,18 +64,9 @@ export {
   type VfsState,
 } from "./vfs-mounts.ts";
 
-const ENTRY_ATTR = fuse_entry_out.attr;
-
-// Scratch memory of the thread, for all that it serves.
-const attrScratch = smallMemory(fuse_attr_out.sizeof);
-const entryScratch = smallMemory(fuse_entry_out.sizeof);
-const ownXattr = new DataOut(new Reply(map(XATTR_SIZE_MAX + PAGE_SIZE), 0));
+const W_OK = 2;
 
 export class Vfs extends VfsMounts {
-  // Attributes as the file system has them: written without a translation.
-  readonly #ownAttr = new AttrReply(attrScratch.view);
-  readonly #ownEntry = new EntryOut(entryScratch.view);
-
   // --- Names ---
 
   override lookup(context: Context, parent: number, name: Name, entry: EntryOut): number {
@@ -116,7 +108,8 @@ export class Vfs extends VfsMounts {
   ): number {
     const served = this.routeNew(context, parent);
     const node = this.node;
-    if (this.#isForeign(served, context, node)) return -EACCES;
+    const refused = this.#mayMake(served, context, node, name);
+    if (refused < 0) return refused;
     return this.known(served.fs.symlink(context, node, name, target, entry), -EPERM);
   }
 
@@ -131,7 +124,8 @@ export class Vfs extends VfsMounts {
   ): number {
     const served = this.routeNew(context, parent);
     const node = this.node;
-    if (this.#isForeign(served, context, node)) return -EACCES;
+    const refused = this.#mayMake(served, context, node, name);
+    if (refused < 0) return refused;
     return this.known(served.fs.mknod(context, node, name, mode, rdev, umask, entry), -EPERM);
   }
 
@@ -145,7 +139,8 @@ export class Vfs extends VfsMounts {
   ): number {
     const served = this.routeNew(context, parent);
     const node = this.node;
-    if (this.#isForeign(served, context, node)) return -EACCES;
+    const refused = this.#mayMake(served, context, node, name);
+    if (refused < 0) return refused;
     return this.known(served.fs.mkdir(context, node, name, mode, umask, entry), -EPERM);
   }
 
@@ -163,10 +158,21 @@ export class Vfs extends VfsMounts {
     return refused < 0 ? refused : this.known(served.fs.rmdir(context, node, name), -EPERM);
   }
 
+  /** Whether a name leads back to the tree, whatever the file system has there. */
+  #isOfTree({ mount, hasBelow }: Served, parent: number, name: Name): boolean {
+    return hasBelow && parent === FUSE_ROOT_ID && this.pseudo.child(mount.node, name) !== 0;
+  }
+
+  #mayMake(served: Served, context: Context, parent: number, name: Name): number {
+    if (this.#isOfTree(served, parent, name)) return -EEXIST;
+    return isForeign(served, context, parent) ? -EACCES : 0;
+  }
+
   #mayRemove(served: Served, context: Context, parent: number, name: Name): number {
+    if (this.#isOfTree(served, parent, name)) return -EBUSY;
     if (served.ids === undefined) return 0;
-    if (this.#isForeign(served, context, parent)) return -EACCES;
-    return this.#isForeignEntry(served, context, parent, name) ? -EOVERFLOW : 0;
+    if (isForeign(served, context, parent)) return -EACCES;
+    return isForeignEntry(served, context, parent, name) ? -EOVERFLOW : 0;
   }
 
   override rename(
@@ -184,7 +190,7 @@ export class Vfs extends VfsMounts {
     const served = makes ? this.routeNew(context, parent) : this.route(context, parent);
     const node = this.node;
     if (served !== to && served !== overflowing) return -EXDEV;
-    let refused = this.#isStranger(served, context)
+    let refused = isStranger(served, context)
       ? -EOVERFLOW
       : this.#mayRemove(served, context, node, name);
     if (refused === 0) refused = this.#mayRemove(served, context, newNode, newName);
@@ -205,9 +211,10 @@ export class Vfs extends VfsMounts {
     const served = this.route(context, nodeid);
     const node = this.node;
     if (served !== to) return -EXDEV;
-    if (this.#isStranger(served, context)) return -EOVERFLOW;
-    if (this.#isForeign(served, context, newNode)) return -EACCES;
-    if (this.#isForeign(served, context, node)) return -EOVERFLOW;
+    if (isStranger(served, context)) return -EOVERFLOW;
+    const refused = this.#mayMake(served, context, newNode, newName);
+    if (refused < 0) return refused;
+    if (isForeign(served, context, node)) return -EOVERFLOW;
     return this.known(served.fs.link(context, node, newNode, newName, entry), -EPERM);
   }
 
@@ -239,8 +246,9 @@ export class Vfs extends VfsMounts {
       changes.gid = ids.gidToInternal(changes.gid);
       if (changes.gid < 0) return -EOVERFLOW;
     }
-    const makesKnown = (valid & (FATTR_UID | FATTR_GID)) === (FATTR_UID | FATTR_GID);
-    return !makesKnown && this.#isForeign(served, context, node) ? -EOVERFLOW : 0;
+    // What becomes known need not have been so.
+    const kept = ~valid & (FATTR_UID | FATTR_GID);
+    return isForeign(served, context, node, kept) ? -EOVERFLOW : 0;
   }
 
   override statx(
@@ -251,11 +259,18 @@ export class Vfs extends VfsMounts {
     mask: number,
     out: StatxReply,
   ): number {
-    return this.route(context, nodeid).fs.statx(context, this.node, fh, flags, mask, out);
+    const { fs } = this.route(context, nodeid);
+    const { node } = this;
+    const result = fs.statx(context, node, fh, flags, mask, out);
+    const asks = result === -ENOSYS && this.options.fixed !== true;
+    return asks ? statxByGetattr(fs, context, node, fh, out) : result;
   }
 
   override access(context: Context, nodeid: number, mask: number): number {
-    return this.known(this.route(context, nodeid).fs.access(context, this.node, mask), 0);
+    const served = this.route(context, nodeid);
+    const node = this.node;
+    if (mask & W_OK && isForeign(served, context, node)) return -EACCES;
+    return this.known(served.fs.access(context, node, mask), 0);
   }
 
   override statfs(context: Context, nodeid: number, out: StatfsOut): number {
@@ -278,10 +293,10 @@ export class Vfs extends VfsMounts {
     const node = this.node;
     const { ids } = served;
     if (ids !== undefined) {
-      if (this.#isForeign(served, context, node)) return -EPERM;
+      if (isForeign(served, context, node)) return -EPERM;
       const result = isAcl(name) ? mapAclBytes(value.bytes, ids, "internal") : 0;
       if (result < 0) return result;
-      if (isAcl(name) && this.#hidesEntries(served.fs, ids, context, node, name)) return -EOVERFLOW;
+      if (isAcl(name) && hidesEntries(served.fs, ids, context, node, name)) return -EOVERFLOW;
     }
     const result = served.fs.setxattr(context, node, name, value, flags, extraFlags);
     return this.known(result, -EOPNOTSUPP);
@@ -305,7 +320,7 @@ export class Vfs extends VfsMounts {
   override removexattr(context: Context, nodeid: number, name: Name): number {
     const served = this.route(context, nodeid);
     const node = this.node;
-    if (this.#isForeign(served, context, node)) return -EPERM;
+    if (isForeign(served, context, node)) return -EPERM;
     return this.known(served.fs.removexattr(context, node, name), -EOPNOTSUPP);
   }
 
@@ -323,7 +338,7 @@ export class Vfs extends VfsMounts {
     const served = this.route(context, nodeid);
     const node = this.node;
     const writes = (flags & (O_ACCMODE | O_TRUNC)) !== O_RDONLY;
-    if (writes && this.#isForeign(served, context, node)) return -EACCES;
+    if (writes && isForeign(served, context, node)) return -EACCES;
     return this.known(served.fs.open(context, node, flags, fuseFlags, out), 0);
   }
 
@@ -340,8 +355,14 @@ export class Vfs extends VfsMounts {
   ): number {
     const served = this.routeNew(context, parent);
     const node = this.node;
-    if (this.#isForeign(served, context, node)) return -EACCES;
-    return served.fs.create(context, node, name, flags, mode, umask, fuseFlags, entry, out);
+    const refused = this.#mayMake(served, context, node, name);
+    if (refused < 0) return refused;
+    // A file that somebody else has made meanwhile must not lose what is in it.
+    const keeps = this.options.sealSize === true && (flags & (O_TRUNC | O_EXCL)) === O_TRUNC;
+    const how = keeps ? flags | O_EXCL : flags;
+    const { fs } = served;
+    const result = fs.create(context, node, name, how, mode, umask, fuseFlags, entry, out);
+    return keeps && result === -EEXIST ? -EPERM : result;
   }
 
   override tmpfile(
@@ -355,7 +376,7 @@ export class Vfs extends VfsMounts {
   ): number {
     const served = this.routeNew(context, parent);
     const node = this.node;
-    if (this.#isForeign(served, context, node)) return -EACCES;
+    if (isForeign(served, context, node)) return -EACCES;
     const result = served.fs.tmpfile(context, node, flags, mode, umask, entry, out);
     return this.known(result, -EOPNOTSUPP);
   }
@@ -382,7 +403,11 @@ export class Vfs extends VfsMounts {
   ): number {
     const served = this.route(context, nodeid);
     const node = this.node;
-    if (this.#isSealed(served, context, node, offset + data.length)) return -EPERM;
+    // Without an open there was nothing to refuse before.
+    if (this.options.noOpen === true && isForeign(served, context, node)) return -EACCES;
+    const end = flags & O_APPEND ? Infinity : offset + data.length;
+    const refused = this.#maySize(served, context, node, end);
+    if (refused < 0) return refused;
     return served.fs.write(context, node, fh, offset, flags, writeFlags, data);
   }
 
@@ -416,8 +441,10 @@ export class Vfs extends VfsMounts {
   ): number {
     const served = this.route(context, nodeid);
     const node = this.node;
-    const end = mode & FALLOC_FL_KEEP_SIZE ? 0 : offset + length;
-    if (this.#isSealed(served, context, node, end)) return -EPERM;
+    const moves = (mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)) !== 0;
+    const end = moves ? Infinity : mode & FALLOC_FL_KEEP_SIZE ? 0 : offset + length;
+    const refused = this.#maySize(served, context, node, end);
+    if (refused < 0) return refused;
     const result = served.fs.fallocate(context, node, fh, mode, offset, length);
     return this.known(result, -EOPNOTSUPP);
   }
@@ -449,7 +476,8 @@ export class Vfs extends VfsMounts {
     const served = this.route(context, nodeidIn);
     if (served !== to) return -EXDEV;
     const node = this.node;
-    if (this.#isSealed(served, context, nodeOut, offsetOut + length)) return -EPERM;
+    const refused = this.#maySize(served, context, nodeOut, offsetOut + length);
+    if (refused < 0) return refused;
     const { fs } = served;
     return this.known(
       fs.copyFileRange(context, node, fhIn, offsetIn, nodeOut, fhOut, offsetOut, length, flags),
@@ -509,11 +537,11 @@ export class Vfs extends VfsMounts {
     return this.route(context, nodeid).fs.removemapping(context, this.node, windowOffset, length);
   }
 
-  /** Whether changing a file up to `end` would change its size, and that is not allowed. */
-  #isSealed(served: Served, context: Context, node: number, end: number): boolean {
-    if (this.options.sealSize !== true || end === 0) return false;
-    if (served.fs.getattr(context, node, NO_HANDLE, this.#ownAttr.place(0)) < 0) return true;
-    return end > readU64(attrScratch.view, fuse_attr_out.attr + fuse_attr.size);
+  /** EPERM if changing a file up to `end` would change its size, and that is not allowed. */
+  #maySize({ fs, mount }: Served, context: Context, node: number, end: number): number {
+    if (this.options.sealSize !== true || end === 0 || mount.id === 0) return 0;
+    const size = sizeOf(fs, context, node);
+    return size < 0 ? size : end > size ? -EPERM : 0;
   }
 
   // --- Locks ---
@@ -544,6 +572,7 @@ export class Vfs extends VfsMounts {
 
   /** Nobody says whose request it is. */
   override interrupt(context: Context, uniqueLow: number, uniqueHigh: number): number {
+    this.refresh();
     let result = 0;
     for (const { fs } of this.mounts) {
       const own = fs.interrupt(context, uniqueLow, uniqueHigh);
@@ -582,7 +611,10 @@ export class Vfs extends VfsMounts {
   ): number {
     if (this.options.noReaddir === true) return 0;
     const { fs } = this.route(context, nodeid);
-    return fs.readdirplus(context, this.node, fh, offsetLow, offsetHigh, out);
+    const { node } = this;
+    const result = fs.readdirplus(context, node, fh, offsetLow, offsetHigh, out);
+    // An entry without a nodeid is a name and no more.
+    return result === -ENOSYS ? fs.readdir(context, node, fh, offsetLow, offsetHigh, out) : result;
   }
 
   override releasedir(context: Context, nodeid: number, fh: number, flags: number): number {
@@ -603,60 +635,4 @@ export class Vfs extends VfsMounts {
     const { fs } = this.find(nodeid);
     fs.notifyReply(uniqueLow, uniqueHigh, this.node, offset, data);
   }
-
-  // --- Files whose owner has no id outside, as on the kernel's own idmapped mounts ---
-
-  /** Whether an ACL has entries that can't be shown, and would be lost if it were replaced. */
-  #hidesEntries(fs: FileSystem, ids: IdMap, context: Context, node: number, name: Name): boolean {
-    const out = ownXattr.open(XATTR_SIZE_MAX);
-    const length = fs.getxattr(context, node, name, out);
-    return length > 0 && mapAclBytes(out.bytes.subarray(0, length), ids, "external") !== length;
-  }
-
-  /** Whether the caller has no id inside. */
-  #isStranger({ ids }: Served, { uid, gid }: Context): boolean {
-    if (ids === undefined || uid === FUSE_INVALID_UIDGID) return false;
-    return ids.uidToInternal(uid) < 0 || ids.gidToInternal(gid) < 0;
-  }
-
-  /** Whether the owner or the group of a node can't be shown. */
-  #isForeign(served: Served, context: Context, node: number): boolean {
-    const { ids } = served;
-    if (ids === undefined) return false;
-    if (served.fs.getattr(context, node, NO_HANDLE, this.#ownAttr.place(0)) < 0) return false;
-    return !this.#mapsOwner(ids, attrScratch, fuse_attr_out.attr);
-  }
-
-  /** The same for an entry of a directory. */
-  #isForeignEntry(served: Served, context: Context, parent: number, name: Name): boolean {
-    const { ids } = served;
-    if (ids === undefined) return false;
-    const { view, bytes } = entryScratch;
-    bytes.fill(0);
-    if (served.fs.lookup(context, parent, name, this.#ownEntry.place(0)) < 0) return false;
-    const node = view.getUint32(0, true);
-    if (node === 0) return false;
-    served.fs.forget(node, 1);
-    return !this.#mapsOwner(ids, entryScratch, ENTRY_ATTR);
-  }
-
-  #mapsOwner(ids: IdMap, memory: Memory, at: number): boolean {
-    const uid = memory.view.getUint32(at + fuse_attr.uid, true);
-    const gid = memory.view.getUint32(at + fuse_attr.gid, true);
-    return ids.hasUid(uid) && ids.hasGid(gid);
-  }
-}
-
-const encoder = new TextEncoder();
-const ACLS = ["system.posix_acl_access", "system.posix_acl_default"].map((name) =>
-  encoder.encode(name),
-);
-
-function isAcl(name: Name): boolean {
-  return name.is(ACLS[0]!) || name.is(ACLS[1]!);
-}
-
-function mapAclBytes(acl: Uint8Array, ids: IdMap, towards: "internal" | "external"): number {
-  const view = new DataView(acl.buffer, acl.byteOffset, acl.length);
-  return mapAcl(view, 0, acl.length, ids, towards);
 }
