@@ -1,5 +1,5 @@
-// What the commands that serve something have in common: from their arguments to the options of
-// the daemon.
+// What the commands have in common: from their arguments to the options of the daemon, but for what
+// is served.
 
 import { availableParallelism } from "node:os";
 import type { MountSettings } from "./cli-mount-options.ts";
@@ -9,6 +9,7 @@ import type { DaemonOptions } from "./daemon.ts";
 import { WORKERS_MAX } from "./limits.ts";
 import { LOG_LEVELS, type Level } from "./log.ts";
 import type { MountOptions } from "./mount-options.ts";
+import { validateDirectory } from "./vfs-config.ts";
 
 const DEFAULT_SUBTYPE = "fuse-backend";
 const PID_MAX = 2 ** 22;
@@ -16,7 +17,7 @@ const REQUEST_TIMEOUT_MAX = 2 ** 16 - 1;
 
 /** What depends on how the command was called. */
 export interface Circumstances {
-  /** The default of fsname; otherwise the command says what it is. */
+  /** The default of fsname; otherwise the command has its own. */
   readonly fsname?: string;
   /** The default of subtype. */
   readonly subtype?: string;
@@ -26,14 +27,21 @@ export interface Circumstances {
   readonly logLevel: Level;
 }
 
-/** Throws UsageError or ConfigError. */
+/** Reads the arguments of a command. Throws UsageError or ConfigError. */
+export type ReadCommand = (
+  positionals: readonly string[],
+  given: Given,
+  settings: MountSettings,
+  circumstances: Circumstances,
+) => DaemonOptions;
+
+/** Throws UsageError. */
 export function daemonOptions(
-  served: Pick<DaemonOptions, "vfs" | "reload" | "dynamic">,
   mountpoint: string,
   given: Given,
   settings: MountSettings,
   circumstances: Circumstances & { readonly fsname: string },
-): DaemonOptions {
+): Omit<DaemonOptions, "vfs" | "reload" | "dynamic"> {
   const mount: MountOptions = {
     mountpoint: absolute(mountpoint),
     fsname: settings.fsname ?? circumstances.fsname,
@@ -58,7 +66,6 @@ export function daemonOptions(
     );
   const pidFile = given.text("pid-file");
   return {
-    ...served,
     mount,
     workers: given.whole("workers", 1, WORKERS_MAX) ?? defaultWorkers(),
     background: circumstances.background,
@@ -75,12 +82,15 @@ export function defaultWorkers(): number {
   return Math.max(2, Math.min(availableParallelism(), 8));
 }
 
-/** Throws UsageError if a path of the command line can't be one. */
-export function checkPath(what: string, path: string): void {
-  if (path === "") throw new UsageError(`${what} must not be empty`);
-  // The runtime decodes the arguments, and puts this in place of what it can't decode.
-  if (path.includes("\u{fffd}"))
-    throw new UsageError(`"${path}" is not valid UTF-8; use it by a symbolic link that is`);
+/** Refuses positionals that are not just the directories of these names. */
+export function checkDirectories(positionals: readonly string[], names: readonly string[]): void {
+  const missing = names.slice(positionals.length);
+  if (missing.length > 0)
+    throw new UsageError(`${missing.join(" and ")} ${missing.length === 1 ? "is" : "are"} missing`);
+  const surplus = positionals[names.length];
+  if (surplus !== undefined)
+    throw new UsageError(`there is more than ${names.join(" and ")}, namely "${surplus}"`);
+  for (const [index, name] of names.entries()) validateDirectory(name, positionals[index]!);
 }
 
 /** Not normalised: behind a symbolic link, `..` is not what it seems. */

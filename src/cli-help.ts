@@ -1,7 +1,13 @@
 // What --help prints. citty lays it out; it is loaded only for this, since starting must be quick.
 
 import { renderUsage, type ArgsDef, type CommandDef } from "citty";
-import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS, VFS_OPTIONS, type Option } from "./cli-options.ts";
+import {
+  DIRECTORY_OPTIONS,
+  GLOBAL_OPTIONS,
+  PASSTHROUGH_OPTIONS,
+  VFS_OPTIONS,
+  type Option,
+} from "./cli-options.ts";
 
 const COLUMNS = 100;
 
@@ -15,7 +21,7 @@ MOUNT OPTIONS
 
   Given with -o, as with mount(8): separated by commas, \`_\` or \`-\` within a name, the last
   one counts. All options above but --options, --mount, --config, --background, --help and
-  --version can be given here too: -o cache=always,no_xattr.
+  --version can be given here too: -o workers=4,no_xattr.
 
   allow_other       Others may use the mount. The default is only who mounts it, and not even root.
   auto_unmount      The mount goes when the daemon is gone, however it ended. The default is that it
@@ -44,6 +50,29 @@ SIGINT, SIGTERM and SIGHUP unmount, and so it ends, as by umount MNT. Exit codes
 failed, 2 if the command line is wrong.
 `;
 
+const MOUNTS_HELP = `
+MOUNTS
+
+  --mount PATH=passthrough:SRC[,OPTION...] serves SRC, which is created if missing, at PATH of the
+  tree that MNT shows. PATH is / or such as /a/b; directories that only lead there are read only. A
+  comma in SRC is written \\, and a backslash \\\\. Options are those of one mount, as in -o:
+  --mount /a/b=passthrough:/srv/b,cache=always,no_readdir
+
+  --config FILE says the same in JSON; a relative "source" is from the directory of FILE:
+
+    {
+      "mounts": [
+        { "path": "/a/b", "backend": "passthrough", "source": "/srv/b", "cache": "always" }
+      ],
+      "uid-map": ["100000:0:65536"]
+    }
+
+  Switches are true or false, numbers are numbers, "uid-map" and "gid-map" are lists. Beside
+  "mounts", "uid-map", "gid-map", "squash-uid" and "squash-gid" are for all mounts, on top of their
+  own, as --uid-map and the others are. Of one mount, by --mount or in FILE, there are:
+
+`;
+
 const RELOAD = `
 With --config, SIGHUP does not end it: the file is read again. What was added is mounted, what was
 removed is unmounted, what has changed is said. A file with an error changes nothing.
@@ -62,9 +91,23 @@ export async function renderHelp(command: string | undefined, version: string): 
     subCommands: { passthrough: PASSTHROUGH, vfs: VFS },
   };
   if (command === undefined) return layOut(await renderUsage(main));
-  const isVfs = command === "vfs";
-  const usage = layOut(await renderUsage(isVfs ? VFS : PASSTHROUGH, main));
-  return `${usage}${MOUNT_OPTIONS_HELP}${ENDING}${isVfs ? RELOAD : AS_HELPER}`;
+  if (command !== "vfs") {
+    const usage = layOut(await renderUsage(PASSTHROUGH, main));
+    return `${usage}${MOUNT_OPTIONS_HELP}${ENDING}${AS_HELPER}`;
+  }
+  const usage = layOut(await renderUsage(VFS, main));
+  const mounts = `${MOUNTS_HELP}${renderDirectoryOptions()}`;
+  return `${usage}${mounts}${MOUNT_OPTIONS_HELP}${ENDING}${RELOAD}`;
+}
+
+/** What citty has no place for, in its form. */
+function renderDirectoryOptions(): string {
+  const rows = DIRECTORY_OPTIONS.map(({ name, on, value, choices, help }) => {
+    const shown = choices?.join("|") ?? value;
+    return { term: `${on ? "no-" : ""}${name}${shown === undefined ? "" : `=<${shown}>`}`, help };
+  });
+  const width = Math.max(...rows.map(({ term }) => term.length));
+  return layOut(rows.map(({ term, help }) => `  ${term.padStart(width)}    ${help}\n`).join(""));
 }
 
 /** citty's lines are as long as they come, and coloured wherever they go. */

@@ -102,52 +102,70 @@ export function readMountOptions(
   const given = new Given();
   const items = lists.flatMap(splitList);
   const remount = items.includes("remount");
-  for (const item of items) {
-    const { spelled, name, value } = readItem(item);
+  for (const text of items) {
+    const item = readItem(text);
+    const { spelled, name, value } = item;
     const whole = value === undefined ? name : `${name}=${value}`;
     if (IGNORED.test(whole) || (remount && SHOWN.test(whole))) continue;
     const keyword = KEYWORDS.get(name);
     if (keyword !== undefined) {
       if (value !== undefined) throw new UsageError(`-o ${spelled} takes no value, not "${value}"`);
       keyword(settings);
-    } else if (!readSetting(name, value, settings) && !setOption(given, item, table, "-o ")) {
-      if (!sloppy) throw new UsageError(`unknown option -o ${item}`);
+    } else if (!readSetting(name, value, settings)) {
+      const { option, positive } = findOption(name, table);
+      if (option !== undefined && !option.commandLineOnly)
+        setOption(given, option, positive, item, "-o ");
+      else if (!sloppy) throw new UsageError(`unknown option -o ${text}`);
     }
   }
   return given;
 }
 
-/** An item of a list, NAME or NAME=VALUE: `spelled` as it was written, `name` as tables have it. */
-function readItem(item: string): { spelled: string; name: string; value: string | undefined } {
-  const equals = item.indexOf("=");
-  const spelled = equals < 0 ? item : item.slice(0, equals);
-  const value = equals < 0 ? undefined : item.slice(equals + 1);
+/** An item of a list: NAME or NAME=VALUE. */
+export interface Item {
+  /** The name as it was written. */
+  readonly spelled: string;
+  /** The name as tables have it. */
+  readonly name: string;
+  readonly value: string | undefined;
+}
+
+export function readItem(text: string): Item {
+  const equals = text.indexOf("=");
+  const spelled = equals < 0 ? text : text.slice(0, equals);
+  const value = equals < 0 ? undefined : text.slice(equals + 1);
   return { spelled, name: spelled.replaceAll("_", "-"), value };
 }
 
-/** Sets the option that an item is; false if the table has none. `where` begins messages. */
+/** Sets the option that an item is, as `findOption` found it. `where` begins messages. */
 export function setOption(
   given: Given,
-  item: string,
-  table: readonly Option[],
+  option: Option,
+  positive: boolean,
+  item: Item,
   where: string,
-): boolean {
-  const { spelled, name, value } = readItem(item);
-  const { option, positive } = findOption(name, table);
-  if (option === undefined || option.commandLineOnly) return false;
+): void {
+  const spelled = `${where}${item.spelled}`;
   const isSwitch = option.value === undefined;
-  if (isSwitch && value !== undefined)
-    throw new UsageError(`${where}${spelled} takes no value, not "${value}"`);
-  if (!isSwitch && (value === undefined || value === ""))
-    throw new UsageError(`${where}${spelled} needs a value: ${spelled}=${option.value}`);
-  if (option.repeatable) given.append(option.name, value ?? "");
-  else given.set(option.name, { value: value ?? positive, spelled: `${where}${spelled}` });
-  return true;
+  if (isSwitch && item.value !== undefined)
+    throw new UsageError(`${spelled} takes no value, not "${item.value}"`);
+  if (!isSwitch && (item.value === undefined || item.value === ""))
+    throw new UsageError(`${spelled} needs a value: ${item.spelled}=${option.value}`);
+  const value = { value: item.value ?? positive, spelled };
+  if (option.repeatable) given.append(option.name, value);
+  else given.set(option.name, value);
 }
+
+/** Whether a name, spelled with `-`, is one of an option that only -o has. */
+export function isMountOption(name: string): boolean {
+  return KEYWORDS.has(name) || SETTINGS.includes(name);
+}
+
+const SETTINGS: readonly string[] = ["fsname", "subtype", "max-read"];
 
 /** `fsname=`, `subtype=`, `max_read=`. */
 function readSetting(name: string, value: string | undefined, settings: MountSettings): boolean {
-  if (name !== "fsname" && name !== "subtype" && name !== "max-read") return false;
+  if (!SETTINGS.includes(name)) return false;
   if (value === undefined || value === "")
     throw new UsageError(`-o ${name.replace("-", "_")} needs a value`);
   if (name === "fsname") settings.fsname = value;
@@ -163,8 +181,13 @@ function readSetting(name: string, value: string | undefined, settings: MountSet
   return true;
 }
 
-/** At the commas, except those behind a backslash. Empty items are left out, as mount(8) does. */
-export function splitList(list: string): string[] {
-  const items = list.match(/(?:\\.|[^,\\]|\\$)+/gs) ?? [];
-  return items.map((item) => item.replace(/\\([,\\])/g, "$1"));
+/** At the commas, except those behind a backslash. */
+export function splitAtCommas(list: string): string[] {
+  const items = [...list.matchAll(/(?:^|,)((?:\\.|[^,\\]|\\$)*)/gs)];
+  return items.map(([, item = ""]) => item.replace(/\\([,\\])/g, "$1"));
+}
+
+/** As mount(8) reads it: empty items are left out. */
+function splitList(list: string): string[] {
+  return splitAtCommas(list).filter((item) => item !== "");
 }

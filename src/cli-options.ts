@@ -22,7 +22,8 @@ export interface Option {
   readonly help: string;
 }
 
-const PASSTHROUGH: readonly Option[] = [
+/** Of one directory that is served. */
+const DIRECTORY: readonly Option[] = [
   {
     name: "cache",
     choices: CACHE_POLICIES,
@@ -54,39 +55,9 @@ const PASSTHROUGH: readonly Option[] = [
     help: "How long names of directories are valid. The default is that of --entry-timeout.",
   },
   {
-    name: "writeback",
-    help:
-      "The kernel collects writes and sends them later; for a SRC that nobody else changes. " +
-      "The default is to write through.",
-  },
-  {
-    name: "xattr",
-    on: true,
-    help: "No extended attributes and POSIX ACLs. The default is to have them.",
-  },
-  {
-    name: "open",
-    on: true,
-    help: "Files are used without OPEN and RELEASE; needs cache=always. The default is with.",
-  },
-  {
-    name: "opendir",
-    on: true,
-    help:
-      "Directories are used without OPENDIR and RELEASEDIR; needs cache=always or " +
-      "cache=metadata. The default is with.",
-  },
-  {
     name: "readdir",
     on: true,
     help: "Directories look empty, though names can be looked up. The default is to list them.",
-  },
-  {
-    name: "killpriv-v2",
-    on: true,
-    help:
-      "Set-user-id bits are cleared by a request of their own instead of together with the " +
-      "write. The default is together.",
   },
   {
     name: "inode-file-handles",
@@ -122,6 +93,40 @@ const PASSTHROUGH: readonly Option[] = [
     value: "BYTES",
     help: "Use files of at least this size through DAX, in a virtual machine. The default is none.",
   },
+];
+
+/** What is agreed with the kernel, once for everything under one mount point. */
+const CONNECTION: readonly Option[] = [
+  {
+    name: "writeback",
+    help:
+      "The kernel collects writes and sends them later; for a SRC that nobody else changes. " +
+      "The default is to write through.",
+  },
+  {
+    name: "xattr",
+    on: true,
+    help: "No extended attributes and POSIX ACLs. The default is to have them.",
+  },
+  {
+    name: "open",
+    on: true,
+    help: "Files are used without OPEN and RELEASE; needs cache=always. The default is with.",
+  },
+  {
+    name: "opendir",
+    on: true,
+    help:
+      "Directories are used without OPENDIR and RELEASEDIR; needs cache=always or " +
+      "cache=metadata. The default is with.",
+  },
+  {
+    name: "killpriv-v2",
+    on: true,
+    help:
+      "Set-user-id bits are cleared by a request of their own instead of together with the " +
+      "write. The default is together.",
+  },
   {
     name: "kernel-passthrough",
     on: true,
@@ -138,42 +143,34 @@ const PASSTHROUGH: readonly Option[] = [
   },
 ];
 
-/** What is agreed on with the kernel once, for all that is served. */
-const CONNECTION_NAMES: ReadonlySet<string> = new Set([
-  "writeback",
-  "xattr",
-  "open",
-  "opendir",
-  "killpriv-v2",
-  "kernel-passthrough",
-  "locks",
-]);
-
-const IDS: readonly Option[] = [
+/** Of one directory, and also of all that are served together. */
+const ID_MAPS: readonly Option[] = [
   {
     name: "uid-map",
     value: "INTERNAL:EXTERNAL:LENGTH",
     repeatable: true,
     help:
-      "LENGTH users from INTERNAL on, as SRC has them, are those from EXTERNAL on for callers; " +
-      "others can't be used, and are shown as 65534. Repeatable. The default is to leave them " +
-      "as they are.",
+      "LENGTH user ids of SRC from INTERNAL on are shown as those from EXTERNAL on, and what " +
+      "callers with these make belongs to those. All others are shown as 65534 and can't be " +
+      "used. May be repeated. The default is to leave ids as they are.",
   },
   {
     name: "gid-map",
     value: "INTERNAL:EXTERNAL:LENGTH",
     repeatable: true,
-    help: "Likewise for groups. Repeatable. The default is to leave them as they are.",
+    help: "Likewise for group ids. May be repeated. The default is to leave ids as they are.",
   },
   {
     name: "squash-uid",
     value: "ID",
-    help: "All users become this one, in SRC and for callers. The default is not to.",
+    help:
+      "Everything belongs to this user, in SRC and as it is shown; not together with " +
+      "--uid-map. The default is to leave ids as they are.",
   },
   {
     name: "squash-gid",
     value: "ID",
-    help: "Likewise for groups. The default is not to.",
+    help: "Likewise for the group. The default is to leave ids as they are.",
   },
 ];
 
@@ -253,44 +250,47 @@ const ENDING: readonly Option[] = [
 
 export const PASSTHROUGH_OPTIONS: readonly Option[] = [
   MOUNT_OPTIONS,
-  ...PASSTHROUGH,
-  ...IDS,
+  ...DIRECTORY,
+  ...CONNECTION,
+  ...ID_MAPS,
   ...DAEMON,
   ...ENDING,
 ];
 
-/** What one mount of `vfs` may be told by itself. */
-export const VFS_MOUNT_OPTIONS: readonly Option[] = [
-  ...PASSTHROUGH.filter(({ name }) => !CONNECTION_NAMES.has(name)),
-  ...IDS,
-];
+/** Of one of the directories that `vfs` serves: within --mount, and in the file. */
+export const DIRECTORY_OPTIONS: readonly Option[] = [...DIRECTORY, ...ID_MAPS];
 
-export const VFS_OPTIONS: readonly Option[] = [
-  MOUNT_OPTIONS,
+const VFS: readonly Option[] = [
   {
     name: "mount",
-    value: "PATH=passthrough:DIR[,OPTION...]",
+    value: "PATH=passthrough:SRC",
     repeatable: true,
     commandLineOnly: true,
     help:
-      "Serve the directory DIR at PATH of the tree, with options of its own as passthrough has " +
-      "them: --mount /a=passthrough:/srv/a,cache=always. A comma in DIR is written as \\,. " +
-      "Repeatable. The default is what --config says.",
+      "Serve the directory SRC at PATH below MNT, with options of its own; see below. May be " +
+      "repeated. The default is what --config says.",
   },
   {
     name: "config",
     value: "FILE",
     commandLineOnly: true,
     help:
-      "Read what to mount where from this JSON file (see docs/vfs.md), and again on SIGHUP; " +
-      "data then goes through the daemon, unless --kernel-passthrough is given. " +
-      "The default is what --mount says.",
+      "Serve what this file says, see below; it is read again at SIGHUP. Data then goes through " +
+      "the daemon, unless --kernel-passthrough is given. The default is none, but --mount.",
   },
-  ...PASSTHROUGH.filter(({ name }) => CONNECTION_NAMES.has(name)),
-  ...IDS,
+];
+
+export const VFS_OPTIONS: readonly Option[] = [
+  ...VFS,
+  MOUNT_OPTIONS,
+  ...CONNECTION,
+  ...ID_MAPS,
   ...DAEMON,
   ...ENDING,
 ];
+
+/** What `vfs` does not take for all directories together. */
+export const MISPLACED_OPTIONS: readonly Option[] = DIRECTORY;
 
 /** What there is before a command. */
 export const GLOBAL_OPTIONS = ENDING;

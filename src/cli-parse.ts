@@ -28,32 +28,35 @@ export interface Arguments {
 /** The values of options, each by the name in the table. */
 export class Given implements OptionValues {
   readonly #values = new Map<string, Value>();
-  readonly #lists = new Map<string, string[]>();
+  /** Of repeatable options. */
+  readonly #lists = new Map<string, Value[]>();
 
   has(name: string): boolean {
-    return this.#values.has(name);
+    return this.spelled(name) !== undefined;
+  }
+  /** How an option was written, undefined if it was not given. */
+  spelled(name: string): string | undefined {
+    return (this.#values.get(name) ?? this.#lists.get(name)?.[0])?.spelled;
   }
   set(name: string, value: Value): void {
     this.#values.set(name, value);
   }
-  append(name: string, text: string): void {
-    const list = this.#lists.get(name) ?? [];
-    list.push(text);
-    this.#lists.set(name, list);
+  append(name: string, value: Value): void {
+    this.#lists.set(name, [...(this.#lists.get(name) ?? []), value]);
   }
   /** The values of a repeatable option. */
   list(name: string): readonly string[] {
-    return this.#lists.get(name) ?? [];
+    return (this.#lists.get(name) ?? []).map(({ value }) => String(value));
   }
-  /** Takes over what `other` has; what both have is an error, but for repeatable options. */
+  /** Takes over what `other` has; what both have is an error, unless it is repeatable. */
   add(other: Given): void {
-    for (const [name, texts] of other.#lists) for (const text of texts) this.append(name, text);
     for (const [name, value] of other.#values) {
       const own = this.#values.get(name);
       if (own !== undefined)
         throw new UsageError(`${own.spelled} is given twice, also as ${value.spelled}`);
       this.#values.set(name, value);
     }
+    for (const [name, values] of other.#lists) for (const value of values) this.append(name, value);
   }
 
   switch(name: string): boolean | undefined {
@@ -68,7 +71,7 @@ export class Given implements OptionValues {
     const text = this.text(name);
     if (text === undefined) return undefined;
     const choice = choices.find((candidate) => candidate === text);
-    return choice ?? this.#refuse(name, `must be one of ${choices.join(", ")}`);
+    return choice ?? this.#wrong(name, `must be one of ${choices.join(", ")}`);
   }
   /** A number of seconds, with a fraction if need be. */
   seconds(name: string): number | undefined {
@@ -76,7 +79,7 @@ export class Given implements OptionValues {
     if (text === undefined) return undefined;
     return /^\d+(\.\d+)?$|^\.\d+$/.test(text)
       ? Number(text)
-      : this.#refuse(name, "must be a number of seconds, such as 5 or 0.5");
+      : this.#wrong(name, "must be a number of seconds, such as 5 or 0.5");
   }
   whole(name: string, least: number, most: number): number | undefined {
     const text = this.text(name);
@@ -84,25 +87,25 @@ export class Given implements OptionValues {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     return value >= least && value <= most
       ? value
-      : this.#refuse(name, `must be a whole number from ${least} to ${most}`);
+      : this.#wrong(name, `must be a whole number from ${least} to ${most}`);
   }
 
-  ranges(name: string): IdRange[] {
-    return this.list(name).map((text) => {
+  /** INTERNAL:EXTERNAL:LENGTH, each time that it is given. */
+  ranges(name: string): readonly IdRange[] {
+    return (this.#lists.get(name) ?? []).map(({ value, spelled }) => {
       try {
-        return parseIdRange(text);
+        return parseIdRange(String(value));
       } catch (error) {
-        if (error instanceof IdMapError) this.refuse(name, error.message);
-        throw error;
+        if (!(error instanceof IdMapError)) throw error;
+        throw new UsageError(`${spelled}: ${error.message}`);
       }
     });
   }
-
   refuse(name: string, problem: string): never {
-    throw new UsageError(`--${name}: ${problem}`);
+    throw new UsageError(`${this.spelled(name) ?? name}: ${problem}`);
   }
 
-  #refuse(name: string, expected: string): never {
+  #wrong(name: string, expected: string): never {
     const given = this.#values.get(name);
     throw new UsageError(`${given?.spelled ?? name} ${expected}, not "${given?.value}"`);
   }
@@ -125,13 +128,13 @@ export function parseArguments(args: readonly string[], table: readonly Option[]
     if (option === undefined) throw new UsageError(`unknown option ${token.rawName}`);
     if (option.name === "help" || option.name === "version")
       return { positionals, given, asks: option.name };
-    const value = readValue(option, token.rawName, token.value, token.inlineValue === true);
+    const spelled = token.rawName;
+    const value = readValue(option, spelled, token.value, token.inlineValue === true);
     if (option.repeatable) {
-      given.append(option.name, String(value));
+      given.append(option.name, { value, spelled });
       continue;
     }
-    if (given.has(option.name)) throw new UsageError(`${token.rawName} is given twice`);
-    const spelled = token.rawName;
+    if (given.has(option.name)) throw new UsageError(`${spelled} is given twice`);
     given.set(option.name, { value: option.value === undefined ? positive : value, spelled });
   }
   return { positionals, given, asks: undefined };

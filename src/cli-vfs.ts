@@ -1,11 +1,15 @@
-// The command `vfs`: from its arguments, and its configuration file, to the options of the daemon.
+// The command `vfs`: several directories under one mount point, by --mount or by a file.
+//
+// --mount PATH=passthrough:SRC[,OPTION…] is split at the first `=`, and what follows the colon as
+// the lists of -o are: `-` or `_` within a name, a backslash before a comma that is meant. PATH is
+// taken as it is; one with a `=` in it can only be in a file. Unlike with -o, which mount(8) adds
+// to, nothing may be given twice.
 
 import { readFileSync } from "node:fs";
-import { absolute, checkPath, daemonOptions, type Circumstances } from "./cli-daemon.ts";
-import { setOption, splitList, type MountSettings } from "./cli-mount-options.ts";
-import { VFS_MOUNT_OPTIONS, VFS_OPTIONS } from "./cli-options.ts";
+import { absolute, checkDirectories, daemonOptions, type ReadCommand } from "./cli-daemon.ts";
+import { isMountOption, readItem, setOption, splitAtCommas } from "./cli-mount-options.ts";
+import { DIRECTORY_OPTIONS, MISPLACED_OPTIONS, VFS_OPTIONS } from "./cli-options.ts";
 import { findOption, Given, UsageError } from "./cli-parse.ts";
-import type { DaemonOptions } from "./daemon.ts";
 import { MOUNTS_MAX } from "./limits.ts";
 import { ConfigError } from "./passthrough-config.ts";
 import {
@@ -22,109 +26,125 @@ import {
 } from "./vfs-config.ts";
 
 const FSNAME = "fuse-backend-vfs";
-const BACKEND = "passthrough:";
+/** Part of the command line that are not for all mounts, but say what the mounts are. */
+const MOUNTS = ["mount", "config", "help", "version"];
 
-/** Throws UsageError or ConfigError. */
-export function vfsOptions(
-  positionals: readonly string[],
-  given: Given,
-  settings: MountSettings,
-  circumstances: Circumstances,
-): DaemonOptions {
-  const [mountpoint, surplus] = positionals;
-  if (mountpoint === undefined) throw new UsageError("MNT is missing");
-  if (surplus !== undefined) throw new UsageError(`there is more than MNT, namely "${surplus}"`);
-  checkPath("MNT", mountpoint);
-  const { vfs, reload } = whatToServe(given);
-  return daemonOptions({ vfs, reload, dynamic: true }, mountpoint, given, settings, {
-    ...circumstances,
-    fsname: circumstances.fsname ?? FSNAME,
-  });
-}
-
-function whatToServe(given: Given): Pick<DaemonOptions, "vfs" | "reload"> {
-  const texts = given.list("mount");
+export const vfsOptions: ReadCommand = (positionals, given, settings, circumstances) => {
+  refuseMisplaced(given);
+  checkDirectories(positionals, ["MNT"]);
+  const [mountpoint] = positionals as [string];
+  const mounts = given.list("mount");
   const file = given.text("config");
+  const connection = connectionConfig(given);
   // What the kernel reads and writes by itself it goes on with when the mount is gone.
-  const kernelPassthrough =
-    given.switch("kernel-passthrough") ?? (file === undefined ? undefined : false);
-  const connection = { ...connectionConfig(given), kernelPassthrough };
-  const commandLine: CommandLine = { connection, ids: idMapOptions(given), spelled };
-  if (file !== undefined && texts.length > 0)
-    throw new UsageError("--config and --mount exclude each other: put all mounts into the file");
-  if (file !== undefined) {
-    checkPath("--config", file);
-    const read = (): VfsConfig => readConfig(absolute(file), commandLine);
-    return { vfs: read(), reload: read };
-  }
-  if (texts.length === 0)
+  const byDefault = file === undefined ? undefined : false;
+  const kernelPassthrough = connection.kernelPassthrough ?? byDefault;
+  const commandLine: CommandLine = {
+    connection: { ...connection, kernelPassthrough },
+    ids: idMapOptions(given),
+    spelled,
+  };
+  if (file !== undefined && mounts.length > 0)
+    throw new UsageError("--mount and --config exclude each other: add the mounts to the file");
+  if (file === undefined && mounts.length === 0)
     throw new UsageError(
-      "what to serve is missing: give --mount PATH=passthrough:DIR, or --config",
+      "there is nothing to serve: give --mount PATH=passthrough:SRC or --config FILE",
     );
-  if (texts.length > MOUNTS_MAX)
-    throw new UsageError(`--mount is given ${texts.length} times; ${MOUNTS_MAX} are the most`);
-  const mounts = texts.map((text) => readMount(text, commandLine));
-  const twice = mounts.find(({ path }, index) => mounts.findIndex((m) => m.path === path) < index);
-  if (twice !== undefined) throw new UsageError(`--mount: two are at ${twice.path}`);
-  return { vfs: { mounts, ids: commandLine.ids }, reload: undefined };
+  const fsname = circumstances.fsname ?? FSNAME;
+  const options = daemonOptions(mountpoint, given, settings, { ...circumstances, fsname });
+  if (file === undefined)
+    return { vfs: readMounts(mounts, commandLine), reload: undefined, dynamic: true, ...options };
+  // A daemon in the background leaves its directory, and may have to read the file again.
+  const path = absolute(file);
+  const read = (): VfsConfig => readConfigFile(path, commandLine);
+  return { vfs: read(), reload: read, dynamic: true, ...options };
+};
+
+function refuseMisplaced(given: Given): void {
+  for (const { name } of MISPLACED_OPTIONS) {
+    const written = given.spelled(name);
+    if (written === undefined) continue;
+    const bare = written.replace(/^(--|-o )/, "");
+    throw new UsageError(
+      `${written} is for one mount: give it as --mount PATH=passthrough:SRC,${bare}… ` +
+        "or in the file of --config",
+    );
+  }
 }
 
-/** How what is not for a single mount is given on the command line. */
+/** How an option that is for all mounts is given on the command line. */
 function spelled(name: string): string | undefined {
-  if (findOption(name, VFS_OPTIONS).option !== undefined) return `--${name}`;
-  return name === "ro" || name === "allow-other" ? `-o ${name}` : undefined;
+  if (isMountOption(name)) return `-o ${name}`;
+  const { option } = findOption(name, VFS_OPTIONS);
+  return option === undefined || MOUNTS.includes(option.name) ? undefined : `--${name}`;
 }
 
-function readConfig(file: string, commandLine: CommandLine): VfsConfig {
+function readConfigFile(path: string, commandLine: CommandLine): VfsConfig {
   let text: string;
   try {
-    text = readFileSync(file, "utf8");
+    text = readFileSync(path, "utf8");
   } catch (error) {
-    throw new ConfigError(`cannot read the configuration: ${(error as Error).message}`);
+    throw new ConfigError(`cannot read the configuration ${path}: ${(error as Error).message}`);
   }
-  return parseVfsConfig(text, file, commandLine);
+  return parseVfsConfig(text, path, commandLine);
 }
 
-/** PATH=passthrough:DIR[,OPTION[=VALUE]...] */
+function readMounts(texts: readonly string[], commandLine: CommandLine): VfsConfig {
+  if (texts.length > MOUNTS_MAX)
+    throw new UsageError(`--mount is given ${texts.length} times; ${MOUNTS_MAX} are the most`);
+  const mounts = new Map<string, VfsMountConfig>();
+  for (const text of texts) {
+    const mount = readMount(text, commandLine);
+    if (mounts.has(mount.path)) throw new UsageError(`--mount ${mount.path} is given twice`);
+    mounts.set(mount.path, mount);
+  }
+  return { mounts: [...mounts.values()], ids: commandLine.ids };
+}
+
 function readMount(text: string, commandLine: CommandLine): VfsMountConfig {
-  const where = `--mount ${text}`;
-  const [first = "", ...options] = splitList(text);
-  const equals = first.indexOf("=");
-  const path = first.slice(0, Math.max(0, equals));
-  const backend = first.slice(equals + 1);
-  if (equals < 0 || !backend.startsWith(BACKEND))
-    throw new UsageError(`${where}: this must be PATH=passthrough:DIR[,OPTION...]`);
+  const [, path, rest] = /^([^=]*)=(.*)$/s.exec(text) ?? [];
+  const [, backend, list] = /^([^:,]*):(.*)$/s.exec(rest ?? "") ?? [];
+  if (path === undefined || backend === undefined || list === undefined)
+    throw new UsageError(
+      `--mount must be PATH=passthrough:SRC[,OPTION...], such as /data=passthrough:/srv/data, ` +
+        `not "${text}"`,
+    );
+  const where = `--mount ${path}: `;
   try {
     validatePath(path);
-    const directory = backend.slice(BACKEND.length);
-    validateDirectory("DIR", directory);
-    const given = readOptions(options);
-    const passthrough = backendConfig(absolute(directory), given, commandLine.connection);
+    if (backend !== "passthrough")
+      throw new UsageError(`unknown backend "${backend}"; there is "passthrough"`);
+    const [source = "", ...items] = splitAtCommas(list);
+    validateDirectory("SRC", source);
+    const given = readDirectoryOptions(items, where);
+    const passthrough = backendConfig(absolute(source), given, commandLine.connection);
     const ids = idMapOptions(given);
     validateIds(ids, commandLine.ids);
     return { path, passthrough, ids };
   } catch (error) {
-    if (error instanceof UsageError) throw new UsageError(`${where}: ${error.message}`);
-    if (error instanceof ConfigError) throw new ConfigError(`${where}: ${error.message}`);
-    throw error;
+    if (!(error instanceof ConfigError || error instanceof UsageError)) throw error;
+    // What is said of an option begins with that already.
+    if (error.message.startsWith(where)) throw error;
+    throw new UsageError(`${where}${error.message}`);
   }
 }
 
-function readOptions(items: readonly string[]): Given {
+function readDirectoryOptions(items: readonly string[], where: string): Given {
   const given = new Given();
-  for (const item of items) {
-    const own = new Given();
-    if (setOption(own, item, VFS_MOUNT_OPTIONS, "")) {
-      given.add(own);
-      continue;
+  for (const text of items) {
+    const item = readItem(text);
+    const { option, positive } = findOption(item.name, DIRECTORY_OPTIONS);
+    if (option === undefined) {
+      const elsewhere = spelled(item.name);
+      throw new UsageError(
+        elsewhere === undefined
+          ? `unknown option "${text}"; a comma that belongs to SRC is written \\,`
+          : `${item.spelled} is the same for all mounts: give it as ${elsewhere}`,
+      );
     }
-    const name = item.replace(/=.*$/s, "").replaceAll("_", "-");
-    const elsewhere = spelled(name);
-    throw new UsageError(
-      elsewhere === undefined
-        ? `unknown option ${item}`
-        : `${name} is the same for all mounts: give ${elsewhere} by itself`,
-    );
+    if (!option.repeatable && given.has(option.name))
+      throw new UsageError(`${item.spelled} is given twice`);
+    setOption(given, option, positive, item, where);
   }
   return given;
 }

@@ -2,13 +2,20 @@
 // if the command line is wrong.
 
 import { version } from "../package.json";
+import type { ReadCommand } from "./cli-daemon.ts";
 import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";
 import { mountHelperName, readMountHelper } from "./cli-mount-helper.ts";
-import { GLOBAL_OPTIONS, PASSTHROUGH_OPTIONS, VFS_OPTIONS, type Option } from "./cli-options.ts";
+import {
+  GLOBAL_OPTIONS,
+  MISPLACED_OPTIONS,
+  PASSTHROUGH_OPTIONS,
+  VFS_OPTIONS,
+  type Option,
+} from "./cli-options.ts";
 import { parseArguments, UsageError } from "./cli-parse.ts";
 import { passthroughOptions } from "./cli-passthrough.ts";
-import { vfsOptions } from "./cli-vfs.ts";
 import { serve, type RunDaemon } from "./cli-serve.ts";
+import { vfsOptions } from "./cli-vfs.ts";
 import type { DaemonOptions } from "./daemon.ts";
 import { writeError } from "./log.ts";
 import { MountError } from "./mount-options.ts";
@@ -17,11 +24,12 @@ import { ConfigError } from "./passthrough-config.ts";
 /** What serves something: its options, and how they become the daemon's. */
 interface Command {
   readonly table: readonly Option[];
-  readonly read: typeof passthroughOptions;
+  readonly read: ReadCommand;
 }
+
 const COMMANDS: Readonly<Record<string, Command>> = {
   passthrough: { table: PASSTHROUGH_OPTIONS, read: passthroughOptions },
-  vfs: { table: VFS_OPTIONS, read: vfsOptions },
+  vfs: { table: [...VFS_OPTIONS, ...MISPLACED_OPTIONS], read: vfsOptions },
 };
 
 /** What the command line asks for. */
@@ -90,7 +98,7 @@ function readCommand(name: string, { table, read }: Command, args: readonly stri
 /** `args` tell which command's help is of use. */
 function report(error: unknown, args: readonly string[]): number {
   if (error instanceof UsageError || error instanceof ConfigError) {
-    const command = Object.keys(COMMANDS).find((name) => args.includes(name));
+    const command = args.find((argument) => Object.hasOwn(COMMANDS, argument));
     const hint = ["fuse-backend", command, "--help"].filter((word) => word !== undefined).join(" ");
     writeError(`fuse-backend: ${error.message}; see ${hint}\n`);
     return 2;

@@ -71,6 +71,8 @@ export interface OptionValues {
 const BACKENDS = ["passthrough"] as const;
 const COMPONENT_BYTES_MAX = 255;
 const ID_MAX = 2 ** 32 - 2;
+/** How much of a wrong value a message shows. */
+const SHOWN_MAX = 60;
 
 /** The options of one directory. Throws ConfigError if they contradict each other. */
 export function backendConfig(
@@ -113,13 +115,10 @@ export function idMapOptions(values: OptionValues): IdMapOptions | undefined {
   const [uids, gids] = [values.ranges("uid-map"), values.ranges("gid-map")];
   const squashUid = values.whole("squash-uid", 0, ID_MAX);
   const squashGid = values.whole("squash-gid", 0, ID_MAX);
-  const users = idMapProblem({ uids, gids: [], squashUid });
-  if (users !== undefined) values.refuse("uid-map", users);
-  const groups = idMapProblem({ uids: [], gids, squashGid });
-  if (groups !== undefined) values.refuse("gid-map", groups);
+  const options: IdMapOptions = { uids, gids, squashUid, squashGid };
+  refuseIds(options, values, "");
   const none = uids.length === 0 && gids.length === 0;
-  if (none && squashUid === undefined && squashGid === undefined) return undefined;
-  return { uids, gids, squashUid, squashGid };
+  return none && squashUid === undefined && squashGid === undefined ? undefined : options;
 }
 
 /** Throws ConfigError if a mount's own map and that of all mounts leave no id. */
@@ -186,11 +185,12 @@ export function validateDirectory(name: string, path: string): void {
  */
 export function parseVfsConfig(text: string, file: string, commandLine: CommandLine): VfsConfig {
   const problems = new Problems(text, file);
-  const root = parseJson(text, problems);
-  const values = new ObjectValues(root, "the file", text, problems);
+  const values = new ObjectValues(parseJson(problems), "the file", problems);
   values.ignore("$schema");
-  const mounts = readMounts(values, text, problems, file, commandLine);
+  const before = problems.count;
   const ids = readGlobalIds(values, problems, commandLine);
+  const sound = problems.count === before ? ids : undefined;
+  const mounts = readMounts(values, problems, { ...commandLine, ids: sound });
   values.refuseTheRest(commandLine);
   problems.throwIfAny();
   return { mounts, ids };
@@ -198,9 +198,7 @@ export function parseVfsConfig(text: string, file: string, commandLine: CommandL
 
 function readMounts(
   values: ObjectValues,
-  text: string,
   problems: Problems,
-  file: string,
   commandLine: CommandLine,
 ): VfsMountConfig[] {
   const nodes = values.array("mounts", "objects") ?? [];
@@ -212,12 +210,12 @@ function readMounts(
   const firstOf = new Map<string, Node>();
   return nodes.flatMap((node) => {
     if (node.type !== "object") {
-      const kind = describe(node, text);
+      const kind = problems.describe(node);
       problems.add(node.offset, `a mount must be an object with its path, not ${kind}`);
       return [];
     }
-    const own = new ObjectValues(node, "a mount", text, problems);
-    const mount = readMount(own, node, problems, file, commandLine);
+    const own = new ObjectValues(node, "a mount", problems);
+    const mount = readMount(own, node, problems, commandLine);
     if (mount === undefined) return [];
     const first = firstOf.get(mount.path);
     if (first !== undefined)
@@ -236,7 +234,6 @@ function readMount(
   values: ObjectValues,
   node: Node,
   problems: Problems,
-  file: string,
   commandLine: CommandLine,
 ): VfsMountConfig | undefined {
   const before = problems.count;
@@ -248,15 +245,17 @@ function readMount(
   if (source !== undefined) values.check("source", () => validateDirectory('"source"', source));
   let passthrough: PassthroughConfig | undefined;
   try {
-    const directory = file.slice(0, file.lastIndexOf("/") + 1);
-    const absolute = source?.startsWith("/") === true ? source : `${directory}${source}`;
+    const absolute = source?.startsWith("/") === true ? source : `${problems.directory}${source}`;
     passthrough = backendConfig(absolute, values, commandLine.connection);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     // What is missing or wrong may be all that is contradictory.
     if (problems.count === before) problems.add(node.offset, error.message);
   }
+  const beforeIds = problems.count;
   const ids = idMapOptions(values);
+  if (problems.count === beforeIds)
+    values.check(undefined, () => validateIds(ids, commandLine.ids));
   values.refuseTheRest(commandLine);
   if (path === undefined || passthrough === undefined) return undefined;
   return { path, passthrough, ids };
@@ -282,9 +281,7 @@ function readGlobalIds(
     squashUid: own.squashUid ?? other.squashUid,
     squashGid: own.squashGid ?? other.squashGid,
   };
-  const problem = idMapProblem(both);
-  if (problem !== undefined)
-    problems.add(values.offset(), `together with the command line, ${problem}`);
+  if (problems.count === before) refuseIds(both, values, "together with the command line, ");
   return both;
 }
 
@@ -292,8 +289,8 @@ function readGlobalIds(
 const PARSE_ERRORS: Readonly<Record<ParseErrorCode, string>> = {
   1: "this is not JSON",
   2: "this is not a number of JSON",
-  3: "a name in double quotes is expected here; behind the last one there must be no comma",
-  4: "a value is expected here; behind the last one there must be no comma",
+  3: "a name in double quotes is expected here; there is no comma behind the last member",
+  4: "a value is expected here; there is no comma behind the last element",
   5: "a colon is missing",
   6: "a comma is missing",
   7: "a closing brace } is missing",
@@ -309,11 +306,11 @@ const PARSE_ERRORS: Readonly<Record<ParseErrorCode, string>> = {
 };
 
 /** The object that the file is. What follows the first error of syntax is of no use. */
-function parseJson(text: string, problems: Problems): Node {
+function parseJson(problems: Problems): Node {
   const errors: ParseError[] = [];
   let root: Node | undefined;
   try {
-    root = parseTree(text, errors, { disallowComments: true });
+    root = parseTree(problems.text, errors, { disallowComments: true });
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     problems.add(0, "the file is nested too deeply");
@@ -321,22 +318,26 @@ function parseJson(text: string, problems: Problems): Node {
   const [first] = errors;
   if (first !== undefined) problems.add(first.offset, PARSE_ERRORS[first.error]);
   else if (root !== undefined && root.type !== "object")
-    problems.add(root.offset, `the file must be an object, not ${describe(root, text)}`);
+    problems.add(root.offset, `the file must be an object, not ${problems.describe(root)}`);
   problems.throwIfAny();
   return root!;
 }
 
 /** What is wrong with a file, each with its place. */
 class Problems {
-  readonly #text: string;
+  readonly text: string;
   readonly #file: string;
   readonly #found: { readonly offset: number; readonly message: string }[] = [];
 
   constructor(text: string, file: string) {
-    this.#text = text;
+    this.text = text;
     this.#file = file;
   }
 
+  /** With a slash at its end. */
+  get directory(): string {
+    return this.#file.slice(0, this.#file.lastIndexOf("/") + 1);
+  }
   get count(): number {
     return this.#found.length;
   }
@@ -344,7 +345,13 @@ class Problems {
     this.#found.push({ offset, message });
   }
   lineOf(offset: number): number {
-    return this.#text.slice(0, offset).split("\n").length;
+    return this.text.slice(0, offset).split("\n").length;
+  }
+  /** A value as the file has it, or the beginning of it. */
+  describe({ type, offset, length }: Node): string {
+    if (type === "object" || type === "array") return `an ${type}`;
+    const whole = this.text.slice(offset, offset + length);
+    return whole.length > SHOWN_MAX ? `${whole.slice(0, SHOWN_MAX)}…` : whole;
   }
   throwIfAny(): void {
     if (this.#found.length === 0) return;
@@ -362,15 +369,13 @@ class ObjectValues implements OptionValues {
   readonly #node: Node;
   /** What the object is, for messages. */
   readonly #what: string;
-  readonly #text: string;
   readonly #problems: Problems;
   readonly #members = new Map<string, { readonly offset: number; readonly value: Node }>();
   readonly #asked = new Set<string>();
 
-  constructor(node: Node, what: string, text: string, problems: Problems) {
+  constructor(node: Node, what: string, problems: Problems) {
     this.#node = node;
     this.#what = what;
-    this.#text = text;
     this.#problems = problems;
     for (const { offset, children } of node.children ?? []) {
       const [key, value] = children ?? [];
@@ -396,8 +401,8 @@ class ObjectValues implements OptionValues {
     const place = places.find((candidate) => this.#members.has(candidate)) ?? name;
     this.#problems.add(this.offset(place), `"${place}": ${problem}`);
   }
-  /** Runs a check that throws ConfigError. */
-  check(name: string, validate: () => void): void {
+  /** Runs a check of a member, or of the object, that throws ConfigError. */
+  check(name: string | undefined, validate: () => void): void {
     try {
       validate();
     } catch (error) {
@@ -446,7 +451,7 @@ class ObjectValues implements OptionValues {
     const value = this.#value(name);
     if (value === undefined) return undefined;
     const choice = choices.find((candidate) => candidate === value.value);
-    return choice ?? this.#wrong(name, mustBeOneOf(choices), value);
+    return choice ?? this.#wrong(name, `must be one of ${choices.join(", ")}`, value);
   }
   seconds(name: string): number | undefined {
     const value = this.#value(name);
@@ -466,10 +471,11 @@ class ObjectValues implements OptionValues {
   ranges(name: string): IdRange[] {
     const value = this.#value(name);
     if (value === undefined) return [];
-    if (value.type !== "array") this.#wrong(name, 'must be an array of "I:E:LENGTH"', value);
+    if (value.type !== "array")
+      this.#wrong(name, 'must be an array of "INTERNAL:EXTERNAL:LENGTH"', value);
     return (value.type === "array" ? (value.children ?? []) : []).flatMap((node) => {
       if (node.type !== "string") {
-        const kind = describe(node, this.#text);
+        const kind = this.#problems.describe(node);
         this.#problems.add(node.offset, `"${name}" must have strings in it, not ${kind}`);
         return [];
       }
@@ -491,9 +497,9 @@ class ObjectValues implements OptionValues {
       this.#problems.add(
         offset,
         elsewhere === undefined
-          ? `${this.#what} has no ${JSON.stringify(name)}`
-          : `"${name}" is the same for all mounts, so it is not for the file: ` +
-              `give ${elsewhere} on the command line`,
+          ? `${JSON.stringify(name)} is not an option of ${this.#what}`
+          : `"${name}" is the same for all mounts: leave it out, ` +
+              `and give ${elsewhere} on the command line`,
       );
     }
   }
@@ -511,7 +517,7 @@ class ObjectValues implements OptionValues {
   }
   #wrong(name: string, expected: string, value: Node): undefined {
     const offset = this.offset(name);
-    this.#problems.add(offset, `"${name}" ${expected}, not ${describe(value, this.#text)}`);
+    this.#problems.add(offset, `"${name}" ${expected}, not ${this.#problems.describe(value)}`);
     return undefined;
   }
   #addTwice(offset: number, name: string, first: number): void {
@@ -520,25 +526,19 @@ class ObjectValues implements OptionValues {
   }
 }
 
-export function mustBeOneOf(choices: readonly string[]): string {
-  return choices.length === 1 ? `must be "${choices[0]}"` : `must be one of ${choices.join(", ")}`;
-}
-
-/** A value as the file has it, if it is short. */
-function describe({ type, offset, length }: Node, text: string): string {
-  if (type === "object" || type === "array") return `an ${type}`;
-  return text.slice(offset, offset + length);
-}
-
-/** What is wrong with a map, if anything is. */
-function idMapProblem(options: IdMapOptions): string | undefined {
-  try {
-    new IdMap(options);
-    return undefined;
-  } catch (error) {
-    if (error instanceof IdMapError) return error.message;
-    throw error;
-  }
+/** Refuses users or groups whose ids can't be mapped so. `circumstance` begins the reason. */
+function refuseIds(options: IdMapOptions, values: OptionValues, circumstance: string): void {
+  const { uids, gids, squashUid, squashGid } = options;
+  for (const [name, kind] of [
+    ["uid-map", { uids, gids: [], squashUid }],
+    ["gid-map", { uids: [], gids, squashGid }],
+  ] as const)
+    try {
+      new IdMap(kind);
+    } catch (error) {
+      if (!(error instanceof IdMapError)) throw error;
+      values.refuse(name, `${circumstance}${error.message}`);
+    }
 }
 
 function not(value: boolean | undefined): boolean | undefined {
