@@ -7,12 +7,18 @@
 
 import type { Activity } from "./activity.ts";
 import { errnoMessage } from "./errno.ts";
-import type { Connection } from "./filesystem.ts";
+import type { Connection, Wishes } from "./filesystem.ts";
 import type { IdMapOptions } from "./id-map.ts";
 import { log } from "./log.ts";
 import type { Memory } from "./memory.ts";
 import { Notifier } from "./notify.ts";
-import { PassthroughFs, sharePassthrough, type ServingThread } from "./passthrough.ts";
+import {
+  passthroughConfig,
+  PassthroughFs,
+  sharePassthrough,
+  wish,
+  type ServingThread,
+} from "./passthrough.ts";
 import type { LockWaiters } from "./passthrough-locks.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { munmap } from "./syscall.ts";
@@ -61,7 +67,10 @@ export class DaemonVfs {
     this.#activity = thread.activity;
     this.#thread = thread;
     this.#times = options.times;
-    this.vfs = new Vfs({ ids: config.ids, fixed: !options.dynamic });
+    // If all is mounted later, it is passthrough all the same.
+    const wishes = (own: Wishes): void =>
+      wish(own, passthroughConfig({ source: "/" }), thread.credentials.privileged);
+    this.vfs = new Vfs({ ids: config.ids, fixed: !options.dynamic, wishes });
     for (const backend of this.#open(config.mounts)) this.#mount(backend);
     this.#publish();
   }

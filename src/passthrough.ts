@@ -39,6 +39,37 @@ const STACKED_FILE_SYSTEMS = new Set([0x794c7630 /* overlayfs */, 0xf15f /* ecry
 const figures = smallMemory(statfs.sizeof);
 const limit = smallMemory(rlimit.sizeof);
 
+/** What a passthrough asks of the kernel; `privileged` is whether it may become somebody else. */
+export function wish(wishes: Wishes, config: PassthroughConfig, privileged: boolean): void {
+  const wants = (wanted: boolean, flag: number): number => (wanted ? flag : 0);
+  wishes.flags |=
+    abi.FUSE_ASYNC_READ |
+    abi.FUSE_ATOMIC_O_TRUNC |
+    abi.FUSE_EXPORT_SUPPORT |
+    abi.FUSE_BIG_WRITES |
+    abi.FUSE_DONT_MASK |
+    abi.FUSE_HAS_IOCTL_DIR |
+    abi.FUSE_DO_READDIRPLUS |
+    abi.FUSE_READDIRPLUS_AUTO |
+    abi.FUSE_ASYNC_DIO |
+    abi.FUSE_PARALLEL_DIROPS |
+    abi.FUSE_CACHE_SYMLINKS |
+    abi.FUSE_SETXATTR_EXT |
+    wants(config.cache === "auto", abi.FUSE_AUTO_INVAL_DATA) |
+    wants(config.locks, abi.FUSE_POSIX_LOCKS | abi.FUSE_FLOCK_LOCKS) |
+    wants(config.writeback, abi.FUSE_WRITEBACK_CACHE) |
+    wants(config.noOpen, abi.FUSE_NO_OPEN_SUPPORT) |
+    wants(config.noOpendir, abi.FUSE_NO_OPENDIR_SUPPORT) |
+    wants(config.killprivV2 && privileged, abi.FUSE_HANDLE_KILLPRIV_V2) |
+    wants(config.xattr, abi.FUSE_POSIX_ACL);
+  wishes.flags2 |=
+    abi.FUSE_CREATE_SUPP_GROUP |
+    abi.FUSE_DIRECT_IO_ALLOW_MMAP |
+    abi.FUSE_ALLOW_IDMAP |
+    wants(config.xattr, abi.FUSE_SECURITY_CTX) |
+    wants(config.kernelPassthrough && privileged, abi.FUSE_PASSTHROUGH);
+}
+
 export class PassthroughFs extends PassthroughDirectories {
   readonly #fsType: number;
 
@@ -51,34 +82,7 @@ export class PassthroughFs extends PassthroughDirectories {
   }
 
   override init(wishes: Wishes, _offeredFlags: number, offeredFlags2: number): void {
-    const { config } = this;
-    const wants = (wanted: boolean, flag: number): number => (wanted ? flag : 0);
-    wishes.flags |=
-      abi.FUSE_ASYNC_READ |
-      abi.FUSE_ATOMIC_O_TRUNC |
-      abi.FUSE_EXPORT_SUPPORT |
-      abi.FUSE_BIG_WRITES |
-      abi.FUSE_DONT_MASK |
-      abi.FUSE_HAS_IOCTL_DIR |
-      abi.FUSE_DO_READDIRPLUS |
-      abi.FUSE_READDIRPLUS_AUTO |
-      abi.FUSE_ASYNC_DIO |
-      abi.FUSE_PARALLEL_DIROPS |
-      abi.FUSE_CACHE_SYMLINKS |
-      abi.FUSE_SETXATTR_EXT |
-      wants(config.cache === "auto", abi.FUSE_AUTO_INVAL_DATA) |
-      wants(config.locks, abi.FUSE_POSIX_LOCKS | abi.FUSE_FLOCK_LOCKS) |
-      wants(config.writeback, abi.FUSE_WRITEBACK_CACHE) |
-      wants(config.noOpen, abi.FUSE_NO_OPEN_SUPPORT) |
-      wants(config.noOpendir, abi.FUSE_NO_OPENDIR_SUPPORT) |
-      wants(config.killprivV2 && this.credentials.privileged, abi.FUSE_HANDLE_KILLPRIV_V2) |
-      wants(config.xattr, abi.FUSE_POSIX_ACL);
-    wishes.flags2 |=
-      abi.FUSE_CREATE_SUPP_GROUP |
-      abi.FUSE_DIRECT_IO_ALLOW_MMAP |
-      abi.FUSE_ALLOW_IDMAP |
-      wants(config.xattr, abi.FUSE_SECURITY_CTX) |
-      wants(config.kernelPassthrough && this.credentials.privileged, abi.FUSE_PASSTHROUGH);
+    wish(wishes, this.config, this.credentials.privileged);
     if (wishes.flags2 & offeredFlags2 & abi.FUSE_PASSTHROUGH)
       wishes.maxStackDepth = STACKED_FILE_SYSTEMS.has(this.#fsType) ? 2 : 1;
   }

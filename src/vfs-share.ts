@@ -66,9 +66,9 @@ export class VfsShare {
     this.#lock.acquire();
     this.#seen = Atomics.load(this.#words, this.#epochAt);
     const length = this.#words[this.#lengthAt]!;
-    const text = new Memory(this.#doubles[this.#addressAt]!, length);
+    const text = new Memory(this.#doubles[this.#addressAt]!, Math.max(1, length));
     // Taken over before the lock is let go: the next to publish frees it.
-    const copy = new TextDecoder().decode(text.bytes);
+    const copy = new TextDecoder().decode(text.bytes.subarray(0, length));
     this.#lock.release();
     return copy;
   }

@@ -190,9 +190,10 @@ export class Vfs extends VfsMounts {
     const served = makes ? this.routeNew(context, parent) : this.route(context, parent);
     const node = this.node;
     if (served !== to && served !== overflowing) return -EXDEV;
-    let refused = isStranger(served, context)
-      ? -EOVERFLOW
-      : this.#mayRemove(served, context, node, name);
+    let refused =
+      !makes && isStranger(served, context)
+        ? -EOVERFLOW
+        : this.#mayRemove(served, context, node, name);
     if (refused === 0) refused = this.#mayRemove(served, context, newNode, newName);
     if (refused < 0) return refused;
     const result = served.fs.rename(context, node, name, newNode, newName, flags);

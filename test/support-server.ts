@@ -47,7 +47,7 @@ export function fakeFileSystem(onCall: (method: Method, args: unknown[]) => numb
 }
 
 /** A copy of an argument that stays as it is; undefined for what is only written to. */
-function recorded(argument: unknown): unknown {
+export function recorded(argument: unknown): unknown {
   if (argument instanceof Name) return argument.toString();
   if (argument instanceof Bytes) return argument.bytes.slice();
   if (argument instanceof DataIn) return argument.bytes.bytes.slice();

@@ -192,6 +192,17 @@ onMounts("mounts that come and go", () => {
     expect(served.output("ls; cat a/file")).toBe("a\nx\n");
   });
 
+  test("are the same if there is none at first", async () => {
+    await using served = await Served.start({});
+    await served.daemon.said(/FUSE 7\.\d+ with .*POSIX ACLs, shared locks/);
+    expect(served.output("ls -A")).toBe("");
+    await served.reload({ "/a": "one" });
+    await served.daemon.said(/mounted \S+\/one at \/a\n/);
+    expect(
+      served.output("echo x >a/f; setfacl -m u:nobody:r a/f; getfacl -c a/f | grep nobody; ls a"),
+    ).toBe("user:nobody:r--\nf\n");
+  });
+
   test("stay as they are if the configuration is wrong", async () => {
     await using served = await Served.start({ "/a": "one" });
     for (const [text, reason] of [
