@@ -199,6 +199,14 @@ describe("listing", () => {
     expect(up!.ino).toBe(harness.walk("/x").attr.ino);
   });
 
+  test("shows for `.` the directory itself, also when something is mounted on it by now", () => {
+    const harness = tree("/x/y");
+    const { nodeid, attr } = harness.walk("/x");
+    harness.vfs.mount(new TinyFs(), "/x");
+    expect(harness.readdir(nodeid).listed(false)[0]!.ino).toBe(attr.ino);
+    expect(harness.walk("/x").attr.ino).not.toBe(attr.ino);
+  });
+
   test.each([false, true])("goes on where it was, whatever the buffer holds (plus: %p)", (plus) => {
     const harness = tree(...["a", "bb", "a-longer-name", "d"].map((name) => `/${name}`));
     const all: string[] = [];

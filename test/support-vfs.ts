@@ -3,7 +3,7 @@
 // owners of its own, which counts lookups and remembers what it was told.
 
 import * as abi from "../src/abi-fuse.ts";
-import { S_IFDIR, S_IFMT, S_IFREG, statx } from "../src/abi-linux.ts";
+import { O_EXCL, O_TRUNC, S_IFDIR, S_IFMT, S_IFREG, statx } from "../src/abi-linux.ts";
 import { EEXIST, ENODATA, ENOENT } from "../src/errno.ts";
 import {
   FileSystem,
@@ -449,14 +449,18 @@ export class TinyFs extends FileSystem {
     context: Context,
     parent: number,
     name: Name,
-    _flags: number,
+    flags: number,
     mode: number,
     _umask: number,
     _fuseFlags: number,
     entry: EntryOut,
     _out: OpenOut,
   ): number {
-    return this.#make(context, parent, name, S_IFREG | mode, entry);
+    const there = this.nodes.get(parent)!.entries.get(name.toString());
+    if (there === undefined || flags & O_EXCL)
+      return this.#make(context, parent, name, S_IFREG | mode, entry);
+    if (flags & O_TRUNC) this.nodes.get(there)!.size = 0;
+    return this.#enter(there, entry);
   }
 
   override tmpfile(

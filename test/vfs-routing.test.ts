@@ -1,6 +1,6 @@
-// Every opcode through the VFS: that it reaches the file system whose node it names, with its
-// own numbers; and what is answered where there is no file system any more, or one that does not
-// know the operation. The requests are those of the server's tests, one of each opcode at least.
+// Every opcode through the VFS: that it reaches the file system whose node it names, with that
+// one's own numbers; and what is answered where there is no file system any more, or one that does
+// not know the operation. The requests are those of the server's tests, which have every opcode.
 
 import { describe, expect, test } from "bun:test";
 import * as abi from "../src/abi-fuse.ts";
