@@ -58,8 +58,12 @@ export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;
 export const RENAME_WHITEOUT = 4;
 
-/** The type of a directory in linux_dirent64. */
+// Types in linux_dirent64, which are those of st_mode shifted by 12.
+export const DT_UNKNOWN = 0;
+export const DT_CHR = 2;
 export const DT_DIR = 4;
+export const DT_REG = 8;
+export const DT_WHT = 14;
 
 export const SEEK_SET = 0;
 export const SEEK_CUR = 1;
@@ -139,6 +143,8 @@ export const MOUNT_ATTR_STRICTATIME = 0x20;
 export const MOUNT_ATTR_NODIRATIME = 0x80;
 
 // ioctls on files
+export const FICLONE = 0x40049409;
+export const FS_IOC_GETFSUUID = 0x80111500;
 export const FS_IOC_GETFLAGS = 0x80086601;
 export const FS_IOC_SETFLAGS = 0x40086602;
 export const FS_IOC_FSGETXATTR = 0x801c581f;
@@ -154,6 +160,7 @@ export const MSG_CMSG_CLOEXEC = 0x40000000;
 export const STATX_BASIC_STATS = 0x7ff;
 export const STATX_BTIME = 0x800;
 export const STATX_MNT_ID = 0x1000;
+export const STATX_ATTR_IMMUTABLE = 0x10;
 
 /** struct stat of stat(2), by architecture. */
 export const stat = arm64

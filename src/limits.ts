@@ -84,6 +84,21 @@ export const PSEUDO_TIMEOUT = 5;
 /** Lower layers of an overlay; the kernel's limit (OVL_MAX_STACK). */
 export const OVERLAY_LAYERS_MAX = 500;
 
+/** Files of an overlay that are known at the same time. Each takes 80 bytes once it is used. */
+export const OVERLAY_NODES_MAX = 1 << 22;
+/** Those of them that the kernel has forgotten, kept so that file handles of the mount stay valid. */
+export const OVERLAY_RETAINED_MAX = 1 << 16;
+/** Their known names, and pieces of long ones. Each takes 64 bytes once it is used. */
+export const OVERLAY_NAMES_MAX = 1 << 23;
+export const OVERLAY_NAME_BUCKETS = 1 << 21;
+/** Places of theirs in lower layers. Each takes 16 bytes once it is used. */
+export const OVERLAY_STACK_MAX = 1 << 23;
+
+/** Memory that a worker keeps for listing directories, in bytes; what takes more is given back. */
+export const OVERLAY_LIST_KEPT = 1 << 24;
+/** The longest redirect (OVL_REDIRECT_MAX). */
+export const OVERLAY_REDIRECT_MAX = 256;
+
 /** Ranges in a map of user or group ids; the kernel allows as many (UID_GID_MAP_MAX_EXTENTS). */
 export const ID_RANGES_MAX = 340;
 

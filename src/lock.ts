@@ -3,7 +3,7 @@
 // calls.
 
 import { FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE } from "./abi-linux.ts";
-import type { Address, Memory } from "./memory.ts";
+import type { Memory } from "./memory.ts";
 import { futex } from "./syscall.ts";
 
 const FREE = 0;
@@ -13,37 +13,47 @@ const CONTENDED = 2;
 /** The holder is most likely running on another processor and done within this many looks. */
 const SPINS = 200;
 
+/** A lock at a place of its own. */
 export class Lock {
-  readonly #words: Int32Array;
-  readonly #index: number;
-  readonly #address: Address;
+  readonly #memory: Memory;
+  readonly #offset: number;
 
   /** The lock at byte `offset`, a multiple of 4, of `memory`. Zeroed memory is a free lock. */
   constructor(memory: Memory, offset: number) {
-    this.#words = memory.i32;
-    this.#index = offset >> 2;
-    this.#address = memory.address + offset;
+    this.#memory = memory;
+    this.#offset = offset;
   }
 
   acquire(): void {
-    if (Atomics.compareExchange(this.#words, this.#index, FREE, HELD) !== FREE) this.#wait();
+    acquireLock(this.#memory, this.#offset);
   }
 
   release(): void {
-    if (Atomics.exchange(this.#words, this.#index, FREE) === CONTENDED)
-      futex(this.#address, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+    releaseLock(this.#memory, this.#offset);
   }
+}
 
-  #wait(): void {
-    const words = this.#words;
-    const index = this.#index;
-    for (let spin = 0; spin < SPINS; spin++)
-      if (
-        Atomics.load(words, index) === FREE &&
-        Atomics.compareExchange(words, index, FREE, HELD) === FREE
-      )
-        return;
-    while (Atomics.exchange(words, index, CONTENDED) !== FREE)
-      futex(this.#address, FUTEX_WAIT_PRIVATE, CONTENDED, 0, 0, 0);
-  }
+/** The same for a lock that is part of a record. */
+export function acquireLock(memory: Memory, offset: number): void {
+  const words = memory.i32;
+  const index = offset >> 2;
+  if (Atomics.compareExchange(words, index, FREE, HELD) !== FREE) wait(memory, offset);
+}
+
+export function releaseLock(memory: Memory, offset: number): void {
+  if (Atomics.exchange(memory.i32, offset >> 2, FREE) === CONTENDED)
+    futex(memory.address + offset, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+}
+
+function wait(memory: Memory, offset: number): void {
+  const words = memory.i32;
+  const index = offset >> 2;
+  for (let spin = 0; spin < SPINS; spin++)
+    if (
+      Atomics.load(words, index) === FREE &&
+      Atomics.compareExchange(words, index, FREE, HELD) === FREE
+    )
+      return;
+  while (Atomics.exchange(words, index, CONTENDED) !== FREE)
+    futex(memory.address + offset, FUTEX_WAIT_PRIVATE, CONTENDED, 0, 0, 0);
 }

@@ -97,6 +97,8 @@ export const NODE_METACOPY = 1;
 export const NODE_IMPURE = 2;
 /** The inode has its place in the index. */
 export const NODE_INDEXED = 4;
+/** The upper file is known by the lower one that it was copied up from. */
+export const NODE_ORIGIN = 8;
 
 /** The layer's directory may have whiteouts that are files with an attribute. */
 export const STACK_XWHITEOUTS = 1 << 16;

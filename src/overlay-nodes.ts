@@ -27,7 +27,7 @@ import {
   OVERLAY_RETAINED_MAX,
   OVERLAY_STACK_MAX,
 } from "./limits.ts";
-import { Lock } from "./lock.ts";
+import { acquireLock, Lock, releaseLock } from "./lock.ts";
 import type { Memory } from "./memory.ts";
 import type { Found } from "./overlay-found.ts";
 import type { EntryName } from "./overlay-name.ts";
@@ -94,9 +94,6 @@ export class NodeTable {
   readonly #buckets: number;
   readonly #owners: number;
   readonly #retained: number;
-  readonly #areas: NodeAreas;
-  /** The thread's views of the nodes' locks, made when they are first used. */
-  readonly #locks = new Map<number, Lock>();
   readonly #forgetSlot: (slot: number) => void;
   /** Slots that lost their node, to be forgotten when the lock is let go. */
   readonly #doomed: number[] = [];
@@ -117,7 +114,6 @@ export class NodeTable {
   constructor(memory: Memory, areas: NodeAreas, forgetSlot: (slot: number) => void) {
     this.#memory = memory;
     this.#words = memory.i32;
-    this.#areas = areas;
     this.#nodes = new RecordTable(memory, areas.nodes, node_record, OVERLAY_NODES_MAX);
     this.#names = new RecordTable(memory, areas.names, name_record, OVERLAY_NAMES_MAX);
     this.#stacks = new RecordTable(memory, areas.stacks, stack_record, OVERLAY_STACK_MAX);
@@ -159,23 +155,11 @@ export class NodeTable {
    * lower number comes first; none is taken while a table's lock is held.
    */
   lock(nodeid: number): void {
-    this.#lockOf(nodeid).acquire();
+    acquireLock(this.#memory, this.#nodes.at(nodeid) * 4 + node_record.lock);
   }
 
   unlock(nodeid: number): void {
-    this.#lockOf(nodeid).release();
-  }
-
-  #lockOf(nodeid: number): Lock {
-    // A few locks stand for all nodes: they are seldom taken, and then by one worker.
-    const at = this.#nodes.at(nodeid) * 4 + node_record.lock;
-    let lock = this.#locks.get(at);
-    if (lock === undefined) {
-      if (this.#locks.size > 4096) this.#locks.clear();
-      lock = new Lock(this.#memory, at);
-      this.#locks.set(at, lock);
-    }
-    return lock;
+    releaseLock(this.#memory, this.#nodes.at(nodeid) * 4 + node_record.lock);
   }
 
   /** The upper host inode, 0 if there is none. */
@@ -253,6 +237,11 @@ export class NodeTable {
     Atomics.add(this.#words, this.#nodes.at(nodeid) + VERSION, 1);
   }
 
+  /** The node that a host inode belongs to, 0 if none. */
+  owner(slot: number): number {
+    return this.#words[this.#owners + slot]!;
+  }
+
   // --- Finding and making ---
 
   /** The root: the first node, which is never forgotten. */
@@ -297,23 +286,34 @@ export class NodeTable {
   add(parent: number, version: number, name: EntryName, found: Found): number {
     this.#lock.acquire();
     let node = 0;
-    if (this.version(parent) === version) {
-      const known = this.#find(parent, name);
-      if (known !== 0) {
-        node = this.#words[this.#names.at(known) + NODE]!;
-        this.#abandon(found);
-      } else {
-        node = this.#adopt(found);
-        if (node > 0 && !this.#addName(parent, name, node)) {
-          this.#dropIfUnused(node);
-          node = -ENFILE;
-        }
-      }
-      if (node > 0) this.#lookUp(node);
-    } else {
-      this.#abandon(found);
-    }
+    if (this.version(parent) === version) node = this.#enter(parent, name, found);
+    else this.#abandon(found);
     this.#unlock();
+    return node;
+  }
+
+  /** The same for what was just made, and is there whatever else has changed. Returns it or -errno. */
+  addMade(parent: number, name: EntryName, found: Found): number {
+    this.#lock.acquire();
+    const node = this.#enter(parent, name, found);
+    this.#unlock();
+    return node;
+  }
+
+  #enter(parent: number, name: EntryName, found: Found): number {
+    const known = this.#find(parent, name);
+    let node: number;
+    if (known !== 0) {
+      node = this.#words[this.#names.at(known) + NODE]!;
+      this.#abandon(found);
+    } else {
+      node = this.#adopt(found);
+      if (node > 0 && !this.#addName(parent, name, node)) {
+        this.#dropIfUnused(node);
+        node = -ENFILE;
+      }
+    }
+    if (node > 0) this.#lookUp(node);
     return node;
   }
 

@@ -66,6 +66,8 @@ export interface PassthroughShare {
   readonly descriptors: number;
   /** Of /proc/self/fd. */
   readonly procFd: number;
+  /** Whether another file system keeps what the kernel has forgotten. */
+  readonly dropsForgotten?: boolean;
 }
 
 /** What the passthrough file systems that one thread serves have in common. */
@@ -120,7 +122,8 @@ export abstract class PassthroughBase extends FileSystem {
     this.#filesEnd = Math.max(this.#inodesEnd, this.descriptors - DESCRIPTORS_RESERVED);
     this.proc = new ProcFds(share.procFd);
     const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
-    const options = { fileHandles, mntid, useHostIno };
+    const dropsForgotten = share.dropsForgotten === true;
+    const options = { fileHandles, mntid, useHostIno, dropsForgotten };
     this.inodes = new InodeTable(memory, areas.inodes, options, this.proc);
     this.handles = new HandleTable(memory, areas.handles);
     this.locks = new LockTable(memory, areas.locks, this.inodes, () => thread.locksChanged());

@@ -10,14 +10,11 @@ import {
   FOPEN_KEEP_CACHE,
   FOPEN_PARALLEL_DIRECT_WRITES,
   FOPEN_PASSTHROUGH,
-  FUSE_DEV_IOC_BACKING_CLOSE,
-  FUSE_DEV_IOC_BACKING_OPEN,
   FUSE_OPEN_KILL_SUIDGID,
   FUSE_PASSTHROUGH,
   FUSE_RELEASE_FLOCK_UNLOCK,
   FUSE_WRITE_KILL_SUIDGID,
   MAX_RW_COUNT,
-  fuse_backing_map,
 } from "./abi-fuse.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -61,7 +58,6 @@ import {
   ENOTTY,
   ENXIO,
   EPERM,
-  errnoMessage,
 } from "./errno.ts";
 import {
   REPLY_LATER,
@@ -72,12 +68,11 @@ import {
   type LockOwner,
 } from "./filesystem.ts";
 import { FILE_OFFSET_MAX } from "./limits.ts";
-import { log } from "./log.ts";
 import { smallMemory } from "./memory.ts";
 import { Notifier } from "./notify.ts";
 import { PassthroughAttributes } from "./passthrough-attributes.ts";
+import { Backings } from "./passthrough-backings.ts";
 import { DOT } from "./passthrough-base.ts";
-import type { Registrar } from "./passthrough-inodes.ts";
 import type { DataOut, EntryOut, OpenOut } from "./reply.ts";
 import { readU64, writeU64, type Bytes, type Name } from "./request.ts";
 import {
@@ -95,38 +90,10 @@ import {
 } from "./syscall.ts";
 
 // Scratch memory of the thread, for all file systems that it serves.
-const backingMap = smallMemory(fuse_backing_map.sizeof);
-const backingId = smallMemory(8);
 const offsets = smallMemory(16);
 const pollScratch = smallMemory(pollfd.sizeof);
 const noTime = smallMemory(timespec.sizeof);
 const ioctlScratch = smallMemory(64);
-
-/** Registers files on this worker's /dev/fuse. */
-class Backings implements Registrar {
-  readonly #map = backingMap;
-  /** -1 while there is no FUSE passthrough. */
-  device = -1;
-
-  register(fd: number): number {
-    this.#map.view.setInt32(fuse_backing_map.fd, fd, true);
-    const id = ioctl(this.device, FUSE_DEV_IOC_BACKING_OPEN, this.#map.address);
-    if (id > 0) return id;
-    const why = errnoMessage(id);
-    log.once("info", `some files are read and written by the daemon, not by the kernel: ${why}`);
-    return -1;
-  }
-
-  close(id: number): void {
-    closeBacking(this.device, id);
-  }
-}
-
-/** Ends a registration. */
-export function closeBacking(device: number, id: number): void {
-  backingId.view.setUint32(0, id, true);
-  ioctl(device, FUSE_DEV_IOC_BACKING_CLOSE, backingId.address);
-}
 
 /** Flags of an open file that can be changed, and that say how it is read and written. */
 const CHANGEABLE_FLAGS = O_APPEND | O_DIRECT;
@@ -209,7 +176,8 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   #finishOpen(nodeid: number, inode: number, given: number, flags: number, out: OpenOut): number {
     let fd = given;
     const usesKernel = this.#backings.device >= 0;
-    const backing = usesKernel ? this.inodes.openBacked(nodeid, inode, this.#backings) : -1;
+    const may = this.mayBack(nodeid);
+    const backing = usesKernel ? this.inodes.openBacked(nodeid, inode, this.#backings, may) : -1;
     if (backing < 0 && fd < 0) fd = this.reopen(inode, this.hostFlags(flags));
     const opened = backing > 0 || fd >= 0;
     const fh = opened ? this.handles.open(nodeid, fd, this.hostFlags(flags)) : fd;
@@ -230,6 +198,11 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       else if (cache !== "auto") out.openFlags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
     }
     return 0;
+  }
+
+  /** Whether the kernel may read and write the inode by itself if it is opened now. */
+  protected mayBack(_nodeid: number): boolean {
+    return true;
   }
 
   override create(
@@ -354,6 +327,18 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
       this.inodes.closeBacked(nodeid, this.#backings);
     }
     this.handles.release(fh);
+  }
+
+  /**
+   * Counts an acquired handle that only reads, and is not backed, as one of another inode: see
+   * overlay-layers.ts.
+   */
+  protected moveHandle(fh: number, from: number, to: number): void {
+    if (this.#backings.device >= 0) {
+      this.inodes.openBacked(to, -1, this.#backings, false);
+      this.inodes.closeBacked(from, this.#backings);
+    }
+    this.handles.setInode(fh, to);
   }
 
   override flush(_context: Context, nodeid: number, fh: number, owner: LockOwner): number {

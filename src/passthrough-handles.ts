@@ -134,6 +134,16 @@ export class HandleTable {
     return Atomics.load(this.#words, this.#table.at(fh) + FD);
   }
 
+  /** The inode of a handle that is or was open; 0 if there is no such handle. */
+  inode(fh: number): number {
+    return this.#table.has(fh) ? this.#words[this.#table.at(fh) + NODEID_LOW]! >>> 0 : 0;
+  }
+
+  /** An acquired handle is one of another inode from now on. */
+  setInode(fh: number, nodeid: number): void {
+    this.#words[this.#table.at(fh) + NODEID_LOW] = nodeid;
+  }
+
   /** O_* as an acquired handle was opened. */
   flags(fh: number): number {
     return this.#words[this.#table.at(fh) + FLAGS]!;

@@ -95,6 +95,8 @@ export interface InodeAreas {
 
 export interface InodeOptions extends DeviceOptions {
   readonly useHostIno: boolean;
+  /** Whether inodes are dropped as soon as they are forgotten. */
+  readonly dropsForgotten?: boolean;
 }
 
 /** Registers files for FUSE passthrough. */
@@ -326,7 +328,7 @@ export class InodeTable {
         backing = Math.max(0, words[at + BACKING]!);
         if (backing > 0 && words[at + OPENS] === 0) words[this.#header + IDLE_BACKINGS]!--;
         words[at + BACKING] = 0;
-        if (!this.#retain(nodeid)) this.#drop(nodeid);
+        if (this.#options.dropsForgotten === true || !this.#retain(nodeid)) this.#drop(nodeid);
       }
     }
     this.#lock.release();
@@ -470,20 +472,32 @@ export class InodeTable {
 
   /**
    * Counts an open of the acquired inode. The first one decides for as long as it is open: it is
-   * backed if `registrar` gives it a backing id. Returns the id, or -1 if it is not backed.
+   * backed if it `may` be, and `registrar` gives it a backing id. Returns the id, or -1 if it is
+   * not backed.
    */
-  openBacked(nodeid: number, fd: number, registrar: Registrar): number {
+  openBacked(nodeid: number, fd: number, registrar: Registrar, may = true): number {
     const at = this.#table.at(nodeid);
     const words = this.#words;
     this.#lock.acquire();
     if (words[at + OPENS] === 0) {
-      if (words[at + BACKING]! > 0) words[this.#header + IDLE_BACKINGS]!--;
-      else words[at + BACKING] = registrar.register(fd);
+      const kept = words[at + BACKING]!;
+      if (kept > 0) words[this.#header + IDLE_BACKINGS]!--;
+      if (!may) {
+        if (kept > 0) registrar.close(kept);
+        words[at + BACKING] = -1;
+      } else if (kept <= 0) {
+        words[at + BACKING] = registrar.register(fd);
+      }
     }
     words[at + OPENS]!++;
     const backing = words[at + BACKING]!;
     this.#lock.release();
     return backing;
+  }
+
+  /** How many handles of the acquired inode are open, whatever they are for. */
+  opens(nodeid: number): number {
+    return Atomics.load(this.#words, this.#table.at(nodeid) + OPENS);
   }
 
   /** Whether the inode, which is open, has a backing id. */

@@ -5,10 +5,10 @@ import { RLIMIT_NOFILE, rlimit, statfs } from "./abi-linux.ts";
 import { EIO, errnoMessage } from "./errno.ts";
 import type { Connection, Wishes } from "./filesystem.ts";
 import { smallMemory, type Memory } from "./memory.ts";
+import { closeBacking } from "./passthrough-backings.ts";
 import { passthroughAreas, type PassthroughShare, type ServingThread } from "./passthrough-base.ts";
 import { ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
 import { PassthroughDirectories } from "./passthrough-directories.ts";
-import { closeBacking } from "./passthrough-files.ts";
 import { InodeTable } from "./passthrough-inodes.ts";
 import { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
@@ -148,7 +148,7 @@ export function sharePassthrough(
 }
 
 /** How many descriptors the process may have open. */
-function descriptorLimit(): number {
+export function descriptorLimit(): number {
   prlimit64(0, RLIMIT_NOFILE, 0, limit.address);
   return Math.min(readU64(limit.view, rlimit.rlim_cur), 2 ** 20);
 }

@@ -1,0 +1,178 @@
+// What all operations of the overlay rest on: the shared state, the scratch memory of this worker,
+// and how a node becomes an entry or an attribute of a reply.
+//
+// The operations are in overlay-lookup.ts, overlay-copy-up.ts, overlay-make.ts, overlay-remove.ts,
+// overlay-rename.ts, overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a class
+// that extends the one before; overlay.ts is the whole.
+
+import { FUSE_ROOT_ID } from "./abi-fuse.ts";
+import { S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
+import { ESTALE } from "./errno.ts";
+import { FileSystem } from "./filesystem.ts";
+import { cstring, smallMemory, type Memory } from "./memory.ts";
+import type { OverlayConfig } from "./overlay-config.ts";
+import { Found } from "./overlay-found.ts";
+import { LayerFiles } from "./overlay-layers.ts";
+import { EntryName } from "./overlay-name.ts";
+import { NODE_METACOPY } from "./overlay-node-record.ts";
+import { NodeTable, type NodeAreas } from "./overlay-nodes.ts";
+import { Origins, type HandleLayer } from "./overlay-origin.ts";
+import { OverlayXattrs } from "./overlay-xattrs.ts";
+import type { PassthroughShare, ServingThread } from "./passthrough.ts";
+import type { AttrOut, AttrReply, EntryOut } from "./reply.ts";
+import { fstat } from "./syscall.ts";
+
+/** A lower layer. */
+export interface LayerShare extends HandleLayer {
+  /** The slot of its root. */
+  readonly root: number;
+}
+
+/** What a worker is given to serve the same overlay as the others. Plain data. */
+export interface OverlayShare {
+  readonly config: OverlayConfig;
+  readonly files: PassthroughShare;
+  readonly nodes: NodeAreas;
+  /** The lower layers from the top, then those of data only. */
+  readonly layers: readonly LayerShare[];
+  /** Of the directory where things are made ready; -1 without an upper layer. */
+  readonly workFd: number;
+  /** The same as a slot. */
+  readonly workSlot: number;
+  /** Of the index; 0 if there is none. */
+  readonly indexSlot: number;
+  /** Whether whiteouts can be devices; otherwise they are files `.wh.NAME`. */
+  readonly makesDevices: boolean;
+  /** Whether the upper layer keeps the overlay's own attributes. */
+  readonly hasXattrs: boolean;
+}
+
+export const EMPTY = cstring("");
+export const DOT = cstring(".");
+
+// Scratch memory of the thread, for all overlays that it serves.
+const statScratch = smallMemory(stat.sizeof);
+
+export abstract class OverlayBase extends FileSystem {
+  protected readonly config: OverlayConfig;
+  protected readonly share: OverlayShare;
+  protected readonly files: LayerFiles;
+  protected readonly nodes: NodeTable;
+  protected readonly xattrs: OverlayXattrs;
+  protected readonly origins: Origins;
+  protected readonly thread: ServingThread;
+  protected readonly found = new Found();
+  /** The names of the request at hand. */
+  protected readonly name = new EntryName();
+  protected readonly newName = new EntryName();
+  protected readonly stat: Memory = statScratch;
+
+  /** To be made on the thread that serves with it. */
+  constructor(memory: Memory, share: OverlayShare, thread: ServingThread) {
+    super();
+    this.share = share;
+    this.config = share.config;
+    this.thread = thread;
+    this.files = new LayerFiles(memory, share.files, thread, (slot) => this.nodes.owner(slot));
+    this.nodes = new NodeTable(memory, share.nodes, (slot) => this.files.forgetSlot(slot));
+    this.xattrs = new OverlayXattrs(this.files.proc, share.config.userxattr);
+    this.origins = new Origins(share.layers);
+  }
+
+  /**
+   * The inode number of the file behind a slot, whose struct stat is in `stat`, unique over the mount,
+   * into `found`.
+   */
+  protected foundIno(slot: number, from: Memory): void {
+    this.found.inoLow = from.i32[stat.st_ino >> 2]!;
+    this.found.inoHigh = from.i32[(stat.st_ino >> 2) + 1]! ^ this.files.inodes.inoOffset(slot);
+  }
+
+  /** Where the contents of a file are. */
+  protected dataSlot(node: number): number {
+    const { nodes } = this;
+    const upper = nodes.upper(node);
+    if (upper !== 0 && !(nodes.flags(node) & NODE_METACOPY)) return upper;
+    let record = nodes.stack(node);
+    if (record === 0) return upper;
+    for (let below = nodes.below(record); below !== 0; below = nodes.below(record)) record = below;
+    return nodes.slot(record);
+  }
+
+  /** Fills `entry` with an acquired or looked-up node. Returns 0 or -errno. */
+  protected enter(node: number, entry: EntryOut): number {
+    const result = this.#statNode(node);
+    if (result < 0) return result;
+    entry.nodeid = node;
+    entry.generation = this.nodes.generation(node);
+    entry.entryTimeout = this.config.timeout;
+    entry.attrTimeout = this.attrTimeout(node);
+    this.#show(node, entry.attr);
+    return 0;
+  }
+
+  /** Fills `out` with the attributes of an acquired node. Returns 0 or -errno. */
+  protected showAttr(node: number, out: AttrReply): number {
+    const result = this.#statNode(node);
+    if (result < 0) return result;
+    out.attrTimeout = this.attrTimeout(node);
+    this.#show(node, out.attr);
+    return 0;
+  }
+
+  /** Whether it has a part in a lower layer and one in another. */
+  protected isMerged(node: number): boolean {
+    const { nodes } = this;
+    const stack = nodes.stack(node);
+    return stack !== 0 && (nodes.upper(node) !== 0 || nodes.below(stack) !== 0);
+  }
+
+  #statNode(node: number): number {
+    const { inodes } = this.files;
+    const slot = this.nodes.top(node);
+    const fd = inodes.acquire(slot);
+    const result = fd < 0 ? fd : fstat(fd, this.stat.address);
+    inodes.release(slot);
+    return result === 0 || result < 0 ? result : -ESTALE;
+  }
+
+  /** What is in `stat`, as it is to be seen. */
+  #show(node: number, attr: AttrOut): void {
+    const { stat: memory, nodes } = this;
+    memory.i32[stat.st_ino >> 2] = nodes.inoLow(node);
+    memory.i32[(stat.st_ino >> 2) + 1] = nodes.inoHigh(node);
+    attr.copyStat(memory);
+    if (this.showsOneLink(node)) attr.nlink = 1;
+    if (nodes.flags(node) & NODE_METACOPY) this.#showBlocks(node, attr);
+  }
+
+  /** Nobody counts the directories in a merged one; the kernel's overlayfs says 1 too. */
+  protected showsOneLink(node: number): boolean {
+    return this.nodes.type(node) === S_IFDIR && (this.config.staticNlink || this.isMerged(node));
+  }
+
+  /** A file of which only the attributes were copied up takes the space of its data. */
+  #showBlocks(node: number, attr: AttrOut): void {
+    const slot = this.dataSlot(node);
+    const fd = this.files.inodes.acquire(slot);
+    if (fd >= 0 && fstat(fd, this.stat.address) >= 0)
+      attr.blocks = this.stat.view.getUint32(stat.st_blocks, true);
+    this.files.inodes.release(slot);
+  }
+
+  /** How long the kernel may keep the attributes of a node, in seconds. */
+  protected attrTimeout(node: number): number {
+    if (this.nodes.type(node) !== S_IFREG) return this.config.timeout;
+    const upper = this.nodes.upper(node);
+    return upper !== 0 && this.files.inodes.isMappable(upper) ? 0 : this.config.timeout;
+  }
+
+  /** The file type in `stat`. */
+  protected get statType(): number {
+    return this.stat.view.getUint32(stat.st_mode, true) & S_IFMT;
+  }
+
+  protected isRoot(node: number): boolean {
+    return node === FUSE_ROOT_ID;
+  }
+}

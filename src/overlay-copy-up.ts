@@ -1,0 +1,385 @@
+// Copying files up: what is changed must be in the upper layer.
+//
+// A copy is made ready in the work directory, with everything that belongs to it, and only then gets
+// its name, in one step: at any time there is the lower file or the whole copy. A node's lock is held
+// while it is copied, so that this is done once; the directories above come first, one by one, so
+// that no lock is held over another.
+
+import {
+  AT_EMPTY_PATH,
+  AT_REMOVEDIR,
+  AT_SYMLINK_FOLLOW,
+  AT_SYMLINK_NOFOLLOW,
+  O_CLOEXEC,
+  O_CREAT,
+  O_EXCL,
+  O_NOATIME,
+  O_NOFOLLOW,
+  O_PATH,
+  O_RDONLY,
+  O_RDWR,
+  O_TMPFILE,
+  O_WRONLY,
+  RENAME_NOREPLACE,
+  STATX_ATTR_IMMUTABLE,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  stat,
+  statx,
+  timespec,
+} from "./abi-linux.ts";
+import { ENOENT, ENOSPC, EPERM, EROFS } from "./errno.ts";
+import { SYMLINK_TARGET_MAX } from "./limits.ts";
+import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
+import { copyContents } from "./overlay-contents.ts";
+import { DOT, EMPTY } from "./overlay-base.ts";
+import { OverlayLookup } from "./overlay-lookup.ts";
+import { EntryName } from "./overlay-name.ts";
+import { NODE_IMPURE, NODE_METACOPY, NODE_ORIGIN } from "./overlay-node-record.ts";
+import { copyU64, readU64 } from "./request.ts";
+import {
+  close,
+  fchmodat,
+  fchownat,
+  fstat,
+  fsync,
+  linkat,
+  mkdirat,
+  mknodat,
+  readlinkat,
+  renameat2,
+  statx as statxCall,
+  symlinkat,
+  ftruncate,
+  unlinkat,
+  utimensat,
+} from "./syscall.ts";
+
+const YES = cstring("y");
+
+// Scratch memory of the thread, for all overlays that it serves.
+const source = smallMemory(stat.sizeof);
+const times = smallMemory(2 * timespec.sizeof);
+const parentTimes = smallMemory(2 * timespec.sizeof);
+const target = smallMemory(SYMLINK_TARGET_MAX + 1);
+const attributes = smallMemory(statx.sizeof);
+const copyName = new EntryName();
+const temporaryName = new EntryName();
+
+/** How much of a file is copied up. */
+export type Extent = 0 | 1 | 2;
+/** Attributes, and the data unless `metacopy` leaves it for later. */
+export const ATTRIBUTES = 0;
+/** All of it. */
+export const DATA = 1;
+/** All but the data, which is about to be cut off. */
+export const NO_DATA = 2;
+
+export abstract class OverlayCopyUp extends OverlayLookup {
+  /** Whether the work directory's file system has files without names; found out at the first. */
+  #hasTmpfile = true;
+
+  /**
+   * Makes sure that an acquired node is in the upper layer. Returns the upper slot, or -errno: EROFS if
+   * there is no such layer.
+   */
+  protected copyUp(node: number, extent: Extent = ATTRIBUTES): number {
+    const { nodes } = this;
+    if (this.#isUp(node, extent)) return nodes.upper(node);
+    if (this.share.workFd < 0) return -EROFS;
+    const way = [node];
+    let parent = nodes.nameOf(node, copyName);
+    while (parent !== 0 && nodes.upper(parent) === 0) {
+      way.push(parent);
+      parent = nodes.nameOf(parent, copyName);
+    }
+    for (let next = way.pop(); next !== undefined; next = way.pop()) {
+      const result = this.#copyUpOne(next, next === node ? extent : ATTRIBUTES);
+      if (result < 0) return result;
+    }
+    return nodes.upper(node);
+  }
+
+  #isUp(node: number, extent: Extent): boolean {
+    const { nodes } = this;
+    if (nodes.upper(node) === 0) return false;
+    return extent === ATTRIBUTES || !(nodes.flags(node) & NODE_METACOPY);
+  }
+
+  #copyUpOne(node: number, extent: Extent): number {
+    const { nodes } = this;
+    nodes.lock(node);
+    let result = 0;
+    if (!this.#isUp(node, extent))
+      result = nodes.upper(node) === 0 ? this.#copy(node, extent) : this.#copyData(node, extent);
+    nodes.unlock(node);
+    return result;
+  }
+
+  /** Under the node's lock. */
+  #copy(node: number, extent: Extent): number {
+    const { nodes, files } = this;
+    const record = nodes.stack(node);
+    const lower = nodes.slot(record);
+    const parent = nodes.nameOf(node, copyName);
+    const upperParent = parent === 0 ? 0 : nodes.upper(parent);
+    const from = files.inodes.acquire(lower);
+    const dirfd = upperParent === 0 ? -1 : files.inodes.acquire(upperParent);
+    let result = from < 0 ? from : upperParent !== 0 && dirfd < 0 ? dirfd : fstat(from, source.address);
+    if (result >= 0 && isImmutable(from)) result = -EPERM;
+    if (result >= 0) result = this.#copyFile(node, from, nodes.layer(record), extent, parent, dirfd);
+    if (upperParent !== 0) files.inodes.release(upperParent);
+    files.inodes.release(lower);
+    return result;
+  }
+
+  /** `source` is the struct stat of `from`. Under no name if `dirfd` is -1. */
+  #copyFile(
+    node: number,
+    from: number,
+    layer: number,
+    extent: Extent,
+    parent: number,
+    dirfd: number,
+  ): number {
+    const mode = source.view.getUint32(stat.st_mode, true);
+    const isFile = (mode & S_IFMT) === S_IFREG;
+    const isMetacopy = isFile && extent === ATTRIBUTES && this.#leavesData();
+    const made = isFile ? this.#makeFile() : this.#makeOther(from, mode);
+    if (made < 0) return made;
+    const hasName = !isFile || !this.#hasTmpfile;
+    let result = 0;
+    if (isMetacopy) result = ftruncate(made, readU64(source.view, stat.st_size));
+    else if (isFile && extent !== NO_DATA) result = this.#fill(from, made);
+    if (result >= 0) result = this.#dress(node, made, from, mode, layer, isMetacopy);
+    if (result >= 0 && isFile && !isMetacopy && this.config.fsync) result = fsync(made);
+    if (result >= 0 && dirfd >= 0) result = this.#publish(made, hasName, parent, dirfd);
+    if (hasName && (result < 0 || dirfd < 0)) this.removeTemporary(mode);
+    if (result >= 0) result = this.#enterUpper(node, made, isMetacopy);
+    close(made);
+    return result;
+  }
+
+  #leavesData(): boolean {
+    return this.config.metacopy && this.share.hasXattrs;
+  }
+
+  /** An empty file in the work directory; with a name if it can't do without. */
+  #makeFile(): number {
+    const { files, share } = this;
+    if (this.#hasTmpfile) {
+      const fd = files.openAt(share.workFd, DOT.address, O_TMPFILE | O_RDWR, 0o600);
+      if (fd >= 0 || fd === -ENOSPC) return fd;
+      this.#hasTmpfile = false;
+    }
+    const flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW;
+    return files.openAt(share.workFd, this.temporary(), flags, 0o600);
+  }
+
+  /** A directory, link or special file in the work directory. Returns an O_PATH descriptor. */
+  #makeOther(from: number, mode: number): number {
+    const { workFd } = this.share;
+    const name = this.temporary();
+    const type = mode & S_IFMT;
+    let result: number;
+    if (type === S_IFDIR) {
+      result = mkdirat(workFd, name, 0o700);
+    } else if (type === S_IFLNK) {
+      const length = readlinkat(from, EMPTY.address, target.address, SYMLINK_TARGET_MAX);
+      if (length < 0) return length;
+      target.bytes[length] = 0;
+      result = symlinkat(target.address, workFd, name);
+    } else {
+      const rdev = source.view.getUint32(stat.st_rdev, true);
+      result = mknodat(workFd, name, type | 0o600, rdev);
+    }
+    if (result < 0) return result;
+    const fd = this.files.openAt(workFd, name, O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0) this.removeTemporary(mode);
+    return fd;
+  }
+
+  #fill(from: number, to: number): number {
+    const { files } = this;
+    let fd = files.reopen(from, O_RDONLY | O_NOATIME);
+    if (fd === -EPERM) fd = files.reopen(from, O_RDONLY);
+    if (fd < 0) return fd;
+    const result = copyContents(fd, to, readU64(source.view, stat.st_size));
+    close(fd);
+    return result;
+  }
+
+  /** Gives the copy everything but its contents and its name. */
+  #dress(
+    node: number,
+    to: number,
+    from: number,
+    mode: number,
+    layer: number,
+    isMetacopy: boolean,
+  ): number {
+    const { view } = source;
+    const uid = view.getUint32(stat.st_uid, true);
+    const gid = view.getUint32(stat.st_gid, true);
+    let result = fchownat(to, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+    if (result >= 0) result = this.xattrs.copy(from, to);
+    if (result >= 0 && (mode & S_IFMT) !== S_IFLNK) result = this.#chmod(to, mode & 0o7777);
+    if (result >= 0 && this.#keepsOrigin(node, mode)) result = this.#writeOrigin(to, from, layer);
+    if (result >= 0 && isMetacopy) result = this.xattrs.write(to, "metacopy", EMPTY.address, 0);
+    if (result >= 0) result = setTimes(to, source);
+    return result;
+  }
+
+  #chmod(fd: number, mode: number): number {
+    const { proc } = this.files;
+    return fchmodat(proc.dirfd, proc.name(fd), mode);
+  }
+
+  /** A name of a lower file with several, copied up on its own, is a file of its own. */
+  #keepsOrigin(node: number, mode: number): boolean {
+    if ((mode & S_IFMT) === S_IFDIR || this.share.indexSlot !== 0) return true;
+    return source.view.getUint32(stat.st_nlink, true) === 1 || this.nodes.type(node) === S_IFDIR;
+  }
+
+  #writeOrigin(to: number, from: number, layer: number): number {
+    if (!this.share.hasXattrs) return 0;
+    const length = this.origins.encode(from, layer);
+    const result = this.xattrs.write(to, "origin", this.origins.encoded.address, length);
+    // Links and special files have no attributes that begin with `user.`.
+    return result === -EPERM && this.config.userxattr ? 0 : result;
+  }
+
+  /** Gives the finished copy its name, which is in `copyName`. */
+  #publish(made: number, hasName: boolean, parent: number, dirfd: number): number {
+    let result = this.markImpure(parent, dirfd);
+    if (result < 0) return result;
+    const hasTimes = fstat(dirfd, this.stat.address) >= 0;
+    if (hasTimes) keepTimes(this.stat, parentTimes);
+    const name = copyName.address;
+    if (hasName)
+      result = renameat2(this.share.workFd, temporaryName.address, dirfd, name, RENAME_NOREPLACE);
+    else result = this.linkFd(made, dirfd, name);
+    // Copying a file up is no change of its directory.
+    if (result >= 0 && hasTimes) {
+      const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+      utimensat(dirfd, EMPTY.address, parentTimes.address, flags);
+    }
+    if (result >= 0) this.nodes.changed(parent);
+    return result;
+  }
+
+  /** Another name for the file behind `fd`. */
+  protected linkFd(fd: number, dirfd: number, name: Address): number {
+    const result = linkat(fd, EMPTY.address, dirfd, name, AT_EMPTY_PATH);
+    if (result !== -ENOENT) return result;
+    // Without CAP_DAC_READ_SEARCH only the way over /proc is allowed.
+    const { proc } = this.files;
+    return linkat(proc.dirfd, proc.name(fd), dirfd, name, AT_SYMLINK_FOLLOW);
+  }
+
+  #enterUpper(node: number, made: number, isMetacopy: boolean): number {
+    const { files, nodes } = this;
+    const path = files.reopen(made, O_PATH | O_NOFOLLOW);
+    if (path < 0) return path;
+    fstat(path, files.stat.address);
+    const mode = files.stat.view.getUint32(stat.st_mode, true);
+    const keeps = this.#keepsOrigin(node, mode);
+    const low = files.stat.i32[stat.st_ino >> 2]!;
+    const high = files.stat.i32[(stat.st_ino >> 2) + 1]!;
+    const slot = files.slotOf(path);
+    if (slot < 0) return slot;
+    if (!keeps) nodes.setIno(node, low, high ^ files.inodes.inoOffset(slot));
+    if (isMetacopy) nodes.setFlags(node, NODE_METACOPY);
+    else nodes.clearFlags(node, NODE_METACOPY);
+    if (keeps) nodes.setFlags(node, NODE_ORIGIN);
+    nodes.setUpper(node, slot);
+    return 0;
+  }
+
+  /** The attributes are there already: copies the data to where they are. Under the node's lock. */
+  #copyData(node: number, extent: Extent): number {
+    const { nodes, files } = this;
+    const upper = nodes.upper(node);
+    const data = this.dataSlot(node);
+    const from = files.inodes.acquire(data);
+    const to = files.inodes.acquire(upper);
+    let result = from < 0 ? from : to < 0 ? to : fstat(to, source.address);
+    const fd = result < 0 ? result : files.reopen(to, O_WRONLY);
+    if (fd >= 0) {
+      result = ftruncate(fd, 0);
+      if (result >= 0 && extent !== NO_DATA) result = this.#fill(from, fd);
+      if (result >= 0 && this.config.fsync) result = fsync(fd);
+      if (result >= 0) result = setTimes(fd, source);
+      if (result >= 0) result = this.xattrs.remove(to, "metacopy");
+      if (result >= 0) nodes.clearFlags(node, NODE_METACOPY);
+      close(fd);
+    } else {
+      result = fd;
+    }
+    files.inodes.release(upper);
+    files.inodes.release(data);
+    return result;
+  }
+
+  // --- The work directory ---
+
+  /** A name that nothing in the work directory has, also in `temporaryName`. */
+  protected temporary(): Address {
+    temporaryName.setText(`#${this.nodes.temporary().toString(16)}`);
+    return temporaryName.address;
+  }
+
+  /** The last temporary name. */
+  protected get temporaryAddress(): Address {
+    return temporaryName.address;
+  }
+  protected get temporaryText(): string {
+    return temporaryName.text;
+  }
+
+  /** Removes what was made under the last temporary name. */
+  protected removeTemporary(mode: number): void {
+    const flags = (mode & S_IFMT) === S_IFDIR ? AT_REMOVEDIR : 0;
+    unlinkat(this.share.workFd, temporaryName.address, flags);
+  }
+
+  /** The upper directory `dirfd` of a node has something that was copied up. */
+  protected markImpure(node: number, dirfd: number): number {
+    if (!this.share.hasXattrs || this.nodes.flags(node) & NODE_IMPURE) return 0;
+    const result = this.xattrs.write(dirfd, "impure", YES.address, 1);
+    if (result >= 0) this.nodes.setFlags(node, NODE_IMPURE);
+    return result;
+  }
+
+  /** The upper directory `dirfd` hides all below it. */
+  protected setOpaque(dirfd: number): number {
+    if (this.share.hasXattrs) return this.xattrs.write(dirfd, "opaque", YES.address, 1);
+    const flags = O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
+    const fd = this.files.openAt(dirfd, OPAQUE_FILE.address, flags, 0o600);
+    if (fd < 0) return fd;
+    return close(fd);
+  }
+}
+
+const OPAQUE_FILE = cstring(".wh..wh..opq");
+
+function isImmutable(fd: number): boolean {
+  const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+  if (statxCall(fd, EMPTY.address, flags, 0, attributes.address) < 0) return false;
+  return (attributes.view.getUint32(statx.stx_attributes, true) & STATX_ATTR_IMMUTABLE) !== 0;
+}
+
+/** The times of a struct stat, as utimensat(2) takes them. */
+function keepTimes(from: Memory, into: Memory): void {
+  copyU64(from.view, stat.st_atime, into.view, timespec.tv_sec);
+  copyU64(from.view, stat.st_atime_nsec, into.view, timespec.tv_nsec);
+  copyU64(from.view, stat.st_mtime, into.view, timespec.sizeof + timespec.tv_sec);
+  copyU64(from.view, stat.st_mtime_nsec, into.view, timespec.sizeof + timespec.tv_nsec);
+}
+
+function setTimes(fd: number, from: Memory): number {
+  keepTimes(from, times);
+  return utimensat(fd, EMPTY.address, times.address, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+}

@@ -1,0 +1,511 @@
+// Looking names up in the layers: which host inodes make up a file.
+//
+// The upper layer comes first, then the lower ones from the top. What is not a directory hides all
+// below it; so do whiteouts and opaque directories. Directories of the same name are merged. A
+// directory that was renamed says by its redirect where its lower parts are.
+
+import {
+  AT_SYMLINK_NOFOLLOW,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_PATH,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  stat,
+} from "./abi-linux.ts";
+import { EIO, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ESTALE } from "./errno.ts";
+import type { Context } from "./filesystem.ts";
+import { log } from "./log.ts";
+import { cstring, smallMemory } from "./memory.ts";
+import { OverlayBase } from "./overlay-base.ts";
+import { EntryName } from "./overlay-name.ts";
+import { NODE_IMPURE, NODE_INDEXED, NODE_METACOPY, NODE_ORIGIN, STACK_XWHITEOUTS } from "./overlay-node-record.ts";
+import {
+  MARK_IMPURE,
+  MARK_METACOPY,
+  MARK_OPAQUE,
+  MARK_ORIGIN,
+  MARK_REDIRECT,
+  MARK_WHITEOUT,
+  MARK_XWHITEOUTS,
+} from "./overlay-xattrs.ts";
+import type { EntryOut } from "./reply.ts";
+import { readU64, type Name } from "./request.ts";
+import { close, faccessat, fstat, newfstatat } from "./syscall.ts";
+
+/** A file of this name hides the one whose name follows, as AUFS has it. */
+export const WHITEOUT_PREFIX = ".wh.";
+const PREFIX_LENGTH = WHITEOUT_PREFIX.length;
+/** A directory with this file hides all below it. */
+const OPAQUE_FILE = cstring(".wh..wh..opq");
+const NAME_MAX = 255;
+
+// Scratch memory of the thread, for all overlays that it serves.
+const whiteoutName = smallMemory(NAME_MAX + 1);
+const whiteoutStat = smallMemory(stat.sizeof);
+const component = new EntryName();
+new TextEncoder().encodeInto(WHITEOUT_PREFIX, whiteoutName.bytes);
+
+// What there is of a name in a layer.
+const NOTHING = 0;
+const FILE = 1;
+const DIRECTORY = 2;
+const WHITEOUT = 3;
+
+export abstract class OverlayLookup extends OverlayBase {
+  // What `#probe` found besides the kind.
+  #slot = 0;
+  #marks = 0;
+  #nlink = 0;
+  #mode = 0;
+
+  override lookup(_context: Context, parent: number, name: Name, entry: EntryOut): number {
+    if (!this.nodes.acquire(parent)) {
+      this.nodes.release(parent);
+      return -ESTALE;
+    }
+    let node = -ENAMETOOLONG;
+    if (name.isDots) node = this.#findDots(parent, name.length);
+    else if (this.name.set(name)) node = this.find(parent, this.name);
+    this.nodes.release(parent);
+    if (node === -ENOENT) {
+      entry.nodeid = 0;
+      entry.entryTimeout = this.config.timeout;
+      return 0;
+    }
+    return node < 0 ? node : this.enterFound(node, entry);
+  }
+
+  /** Fills `entry` with a node that was just looked up; if that fails the lookup is taken back. */
+  protected enterFound(node: number, entry: EntryOut): number {
+    const result = this.enter(node, entry);
+    if (result < 0) {
+      this.nodes.forget(node, 1);
+      entry.nodeid = 0;
+    }
+    return result;
+  }
+
+  override forget(nodeid: number, count: number): void {
+    this.nodes.forget(nodeid, count);
+  }
+
+  /** `.` and `..`, for NFS export. */
+  #findDots(node: number, length: number): number {
+    const parent = length === 1 || this.isRoot(node) ? node : this.nodes.nameOf(node, this.name);
+    if (parent === 0) return -ESTALE;
+    this.nodes.again(parent);
+    return parent;
+  }
+
+  /**
+   * The node of a name in an acquired directory, with 1 added to its lookup count. Returns it, or -errno
+   * (ENOENT).
+   */
+  protected find(parent: number, name: EntryName): number {
+    const { nodes, found } = this;
+    for (;;) {
+      const known = nodes.child(parent, name);
+      if (known !== 0) return known;
+      const version = nodes.version(parent);
+      const result = this.#look(parent, name);
+      if (result < 0) {
+        this.#abandon();
+        if (version === nodes.version(parent)) return result;
+        continue;
+      }
+      const node = nodes.add(parent, version, name, found);
+      if (node !== 0) return node;
+    }
+  }
+
+  #abandon(): void {
+    const { found, files } = this;
+    if (found.upper !== 0) files.forgetSlot(found.upper);
+    for (let index = 0; index < found.count; index++) files.forgetSlot(found.slots[index]!);
+    found.clear();
+  }
+
+  /** Fills `found` with what the layers have under a name. Returns 0 or -errno. */
+  #look(parent: number, name: EntryName): number {
+    const { found, nodes } = this;
+    found.clear();
+    if (nodes.type(parent) !== S_IFDIR) return -ENOTDIR;
+    if (this.hidesPrefix && isWhiteoutName(name)) return -ENOENT;
+    const upper = nodes.upper(parent);
+    const stack = nodes.stack(parent);
+    let goesOn = true;
+    let redirect: string | undefined;
+    if (upper !== 0) {
+      const kind = this.#probe(upper, name, true, stack === 0);
+      if (kind < 0) return kind;
+      if (kind === WHITEOUT) return -ENOENT;
+      if (kind !== NOTHING) {
+        const result = this.#takeUpper(kind);
+        if (result < 0) return result;
+        goesOn = result === 1;
+        if (this.#marks & MARK_REDIRECT && goesOn) {
+          redirect = this.#readRedirect(this.#slot);
+          if (redirect === undefined) return -EPERM;
+        }
+      }
+    }
+    if (goesOn && redirect === undefined && stack !== 0) {
+      const result = this.#lookBelow(parent, name);
+      if (result < 0) return result;
+    } else if (goesOn && redirect !== undefined) {
+      const result = this.#follow(redirect, parent, -1);
+      if (result < 0) return result;
+    }
+    if (found.isEmpty) return -ENOENT;
+    return this.#finish();
+  }
+
+  /** Whether names that begin with `.wh.` are not for users. */
+  protected get hidesPrefix(): boolean {
+    return this.config.aufsWhiteouts || !this.share.makesDevices;
+  }
+
+  /** Enters the upper part. Returns 1 if more may lie below, 0 if not, -errno. */
+  #takeUpper(kind: number): number {
+    const { found } = this;
+    found.upper = this.#slot;
+    found.mode = this.#mode;
+    found.key = this.#slot;
+    this.foundIno(this.#slot, this.stat);
+    if (this.#marks & MARK_IMPURE) found.flags |= NODE_IMPURE;
+    if (kind === DIRECTORY) return this.#marks & MARK_OPAQUE ? 0 : 1;
+    if (this.#marks & MARK_ORIGIN) this.#identify();
+    if (!(this.#marks & MARK_METACOPY)) return 0;
+    if (!this.config.metacopy) return this.#refuse("metadata copy");
+    found.flags |= NODE_METACOPY;
+    return 1;
+  }
+
+  /** Goes down a directory's stack until something hides what is below. */
+  #lookBelow(parent: number, name: EntryName): number {
+    const { nodes } = this;
+    for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
+      const isLast = nodes.below(record) === 0;
+      const kind = this.#probe(nodes.slot(record), name, false, isLast);
+      if (kind < 0) return kind;
+      if (kind === NOTHING) continue;
+      if (kind === WHITEOUT) return 0;
+      const result = this.#takeLower(kind, nodes.layer(record));
+      if (result < 0) return result;
+      if (result === 0) return 0;
+      if (this.#marks & MARK_REDIRECT) {
+        const redirect = this.#readRedirect(this.#slot);
+        if (redirect === undefined) return -EPERM;
+        return this.#follow(redirect, parent, nodes.layer(record));
+      }
+    }
+    return 0;
+  }
+
+  /** Enters a lower part. Returns 1 if more may lie below, 0 if not, -errno. */
+  #takeLower(kind: number, layer: number): number {
+    const { found, files } = this;
+    const isDirectory = kind === DIRECTORY;
+    const isFirst = found.isEmpty;
+    // Only directories go on under directories, and only data under a metadata copy.
+    const wantsFile = (found.flags & NODE_METACOPY) !== 0;
+    if (!isFirst && (wantsFile ? isDirectory : !isDirectory)) {
+      files.forgetSlot(this.#slot);
+      return 0;
+    }
+    if (found.count === 0 && (isFirst || isDirectory)) this.foundIno(this.#slot, this.stat);
+    if (isFirst) {
+      found.mode = this.#mode;
+      const isAlone = isDirectory || this.#nlink === 1 || this.config.index;
+      found.key = isAlone ? this.#slot : 0;
+    }
+    const flags = this.#marks & MARK_XWHITEOUTS ? STACK_XWHITEOUTS : 0;
+    found.add(this.#slot, layer | flags);
+    if (isDirectory) return this.#marks & MARK_OPAQUE ? 0 : 1;
+    if (!(this.#marks & MARK_METACOPY)) return 0;
+    if (!this.config.metacopy) return this.#refuse("metadata copy");
+    if (isFirst) found.flags |= NODE_METACOPY;
+    return 1;
+  }
+
+  #refuse(what: string): number {
+    log.warnLimited(`refused to follow a ${what} in a layer, because of the mount's options`);
+    return -EPERM;
+  }
+
+  /** What is known once all layers were looked at. */
+  #finish(): number {
+    const { found } = this;
+    const isFile = (found.mode & S_IFMT) !== S_IFDIR;
+    if (isFile && found.flags & NODE_METACOPY && found.count === (found.upper === 0 ? 1 : 0))
+      return -EIO; // the data is missing
+    return isFile && this.share.indexSlot !== 0 ? this.#lookInIndex() : 0;
+  }
+
+  /**
+   * What a layer has under a name. Fills `#slot`, `#marks`, `#mode` and `stat` if it is a file or a
+   * directory. `isLast`: nothing below that it could hide. Returns NOTHING, FILE, DIRECTORY, WHITEOUT or -errno.
+   */
+  #probe(directory: number, name: EntryName, isUpper: boolean, isLast: boolean): number {
+    const { files } = this;
+    const dirfd = files.inodes.acquire(directory);
+    const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
+    let kind = fd;
+    if (fd >= 0) kind = this.#classify(fd, isUpper, isLast);
+    else if (fd === -ENOENT) kind = !isLast && this.hasWhiteoutFile(dirfd, name) ? WHITEOUT : NOTHING;
+    files.inodes.release(directory);
+    return kind;
+  }
+
+  /** Takes over `fd`. */
+  #classify(fd: number, isUpper: boolean, isLast: boolean): number {
+    const { stat: memory } = this;
+    fstat(fd, memory.address);
+    const mode = memory.view.getUint32(stat.st_mode, true);
+    const type = mode & S_IFMT;
+    let isWhiteout = type === S_IFCHR && readU64(memory.view, stat.st_rdev) === 0;
+    const marks = isUpper || !isLast || this.config.metacopy;
+    this.#marks = 0;
+    if (marks && !isWhiteout && (type === S_IFDIR || type === S_IFREG || isUpper)) {
+      this.#marks = this.xattrs.marks(fd);
+      if (type === S_IFREG && this.#marks & MARK_WHITEOUT)
+        isWhiteout = memory.view.getUint32(stat.st_size, true) === 0;
+      if (type === S_IFDIR && !isLast && this.#hasOpaqueFile(fd)) this.#marks |= MARK_OPAQUE;
+    }
+    if (isWhiteout) {
+      close(fd);
+      return WHITEOUT;
+    }
+    this.#mode = mode;
+    this.#nlink = memory.view.getUint32(stat.st_nlink, true);
+    this.#slot = this.files.inodes.remember(fd, memory);
+    if (this.#slot < 0) return this.#slot;
+    return type === S_IFDIR ? DIRECTORY : FILE;
+  }
+
+  #hasOpaqueFile(fd: number): boolean {
+    return this.config.aufsWhiteouts && faccessat(fd, OPAQUE_FILE.address, 0) === 0;
+  }
+
+  /** Whether the directory has a file `.wh.NAME`. */
+  protected hasWhiteoutFile(dirfd: number, name: EntryName): boolean {
+    if (!this.hidesPrefix || name.length + PREFIX_LENGTH > NAME_MAX) return false;
+    const flags = AT_SYMLINK_NOFOLLOW;
+    return newfstatat(dirfd, whiteoutPath(name), whiteoutStat.address, flags) === 0;
+  }
+
+  // --- Who an upper file is ---
+
+  /** The upper file has an origin: its inode number is that of the lower file it comes from. */
+  #identify(): void {
+    const { inodes } = this.files;
+    const upper = inodes.acquire(this.#slot);
+    const length = upper < 0 ? upper : this.xattrs.read(upper, "origin");
+    inodes.release(this.#slot);
+    if (length <= 0) return;
+    const fd = this.origins.decode(this.xattrs.value, length, this.#mode, this.stat);
+    if (fd < 0) return;
+    const nlink = this.stat.view.getUint32(stat.st_nlink, true);
+    const slot = inodes.remember(fd, this.stat);
+    if (slot < 0) return;
+    // Of several names of a lower file, each may have been copied up on its own.
+    if (nlink === 1 || this.config.index) {
+      this.foundIno(slot, this.stat);
+      this.found.flags |= NODE_ORIGIN;
+    }
+    if (this.config.index && nlink > 1) this.found.flags |= NODE_INDEXED;
+    this.files.forgetSlot(slot);
+  }
+
+  /** A lower file with several names may have been copied up by another of them. */
+  #lookInIndex(): number {
+    const { found, files } = this;
+    if (found.upper !== 0 || found.count !== 1 || this.#nlink < 2) return 0;
+    const lower = files.inodes.acquire(found.slots[0]!);
+    const length = lower < 0 ? 0 : this.origins.encode(lower, found.layers[0]! & 0xffff);
+    files.inodes.release(found.slots[0]!);
+    if (length === 0) return 0;
+    const name = this.origins.name(length);
+    if (!component.setText(name)) return 0;
+    const { inoLow, inoHigh } = found;
+    const kind = this.#probe(this.share.indexSlot, component, true, true);
+    if (kind !== FILE) return kind < 0 ? kind : 0;
+    // The copy is what is seen; where it came from is known by its origin.
+    found.upper = this.#slot;
+    found.key = this.#slot;
+    found.mode = this.#mode;
+    found.flags |= NODE_INDEXED;
+    found.inoLow = inoLow;
+    found.inoHigh = inoHigh;
+    return 0;
+  }
+
+  // --- Redirects ---
+
+  /** The redirect of a file that was just found; undefined if it is not to be followed. */
+  #readRedirect(slot: number): string | undefined {
+    const { inodes } = this.files;
+    const fd = inodes.acquire(slot);
+    const text = fd < 0 ? undefined : this.xattrs.readText(fd, "redirect");
+    inodes.release(slot);
+    const follows = this.config.redirectDir !== "nofollow";
+    const isSound = text !== undefined && text !== "" && (text.startsWith("/") || !text.includes("/"));
+    if (follows && isSound) return text;
+    this.#refuse("redirect");
+    return undefined;
+  }
+
+  /**
+   * Goes on below layer number `above` (-1: the upper one) where a redirect says: a name in the same
+   * directory, or a path from the roots of the layers.
+   */
+  #follow(from: string, parent: number, above: number): number {
+    const { nodes, found, share } = this;
+    let redirect = from;
+    const isAbsolute = redirect.startsWith("/");
+    let record = nodes.stack(isAbsolute ? 1 : parent);
+    for (; record !== 0; record = nodes.below(record)) {
+      const layer = nodes.layer(record);
+      if (layer <= above) continue;
+      const kind = this.#walk(nodes.slot(record), redirect);
+      if (kind < 0) return kind;
+      if (this.#walkRedirect !== undefined) redirect = this.#walkRedirect;
+      if (kind === WHITEOUT) return 0;
+      if (kind === NOTHING) {
+        if (this.#walkStops) return 0;
+        continue;
+      }
+      const result = this.#takeLower(kind, layer);
+      if (result <= 0) return result;
+      if (this.#walkStops) return 0;
+      if (this.#marks & MARK_REDIRECT) {
+        const next = this.#readRedirect(this.#slot);
+        if (next === undefined) return -EPERM;
+        if (!next.startsWith("/") && !isAbsolute) redirect = next;
+        else if (next.startsWith("/")) return this.#follow(next, parent, layer);
+        else redirect = redirect.slice(0, redirect.lastIndexOf("/") + 1) + next;
+      }
+    }
+    const lacksData = found.flags & NODE_METACOPY && share.config.data.length > 0;
+    return lacksData ? this.#lookInData(redirect) : 0;
+  }
+
+  #walkStops = false;
+  #walkRedirect: string | undefined;
+
+  /** Goes along a path from a directory of a layer. Returns what kind of thing is at its end. */
+  #walk(root: number, path: string): number {
+    const parts = path.split("/").filter((part) => part !== "");
+    let directory = root;
+    let kind: number = NOTHING;
+    this.#walkStops = false;
+    this.#walkRedirect = undefined;
+    for (const [index, part] of parts.entries()) {
+      kind = component.setText(part) ? this.#probe(directory, component, false, false) : NOTHING;
+      if (directory !== root) this.files.forgetSlot(directory);
+      if (kind < 0 || index === parts.length - 1) break;
+      if (kind !== DIRECTORY) {
+        if (kind === FILE) {
+          this.files.forgetSlot(this.#slot);
+          this.#walkStops = true;
+          kind = NOTHING;
+        }
+        break;
+      }
+      directory = this.#slot;
+      // What is hidden below a directory on the way is hidden as well.
+      if (this.#marks & MARK_OPAQUE) this.#walkStops = true;
+      if (this.#marks & MARK_REDIRECT) this.#walkRedirect = this.#onTheWay(parts, index);
+    }
+    return kind;
+  }
+
+  /** The path below, when a directory on the way has a redirect of its own. */
+  #onTheWay(parts: string[], index: number): string | undefined {
+    const redirect = this.#readRedirect(this.#slot);
+    if (redirect === undefined) return undefined;
+    const rest = parts.slice(index + 1);
+    const before = redirect.startsWith("/") ? [redirect.slice(1)] : [...parts.slice(0, index), redirect];
+    return `/${[...before, ...rest].join("/")}`;
+  }
+
+  /** The data of a metadata copy, in the layers that have only that. */
+  #lookInData(redirect: string): number {
+    const { config, share } = this;
+    if (!redirect.startsWith("/")) return 0;
+    for (let layer = config.lower.length; layer < share.layers.length; layer++) {
+      const kind = this.#walk(share.layers[layer]!.root, redirect);
+      if (kind < 0) return kind;
+      if (kind === DIRECTORY) this.files.forgetSlot(this.#slot);
+      if (kind === FILE) {
+        this.found.add(this.#slot, layer);
+        return 0;
+      }
+    }
+    return 0;
+  }
+
+  // --- What is below a name ---
+
+  /**
+   * Whether a lower layer has something under a name in an acquired directory, so that removing the upper
+   * file has to leave a whiteout. Returns 1, 0 or -errno.
+   */
+  protected hasLower(parent: number, name: EntryName): number {
+    const { nodes, files } = this;
+    for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
+      const kind = this.#probe(nodes.slot(record), name, false, nodes.below(record) === 0);
+      if (kind < 0) return kind;
+      if (kind === NOTHING) continue;
+      if (kind === WHITEOUT) return 0;
+      files.forgetSlot(this.#slot);
+      return 1;
+    }
+    return 0;
+  }
+
+  /** Whether the upper directory has a whiteout under a name. */
+  protected isWhiteout(dirfd: number, name: EntryName): boolean {
+    const { stat: memory } = this;
+    const flags = AT_SYMLINK_NOFOLLOW;
+    if (newfstatat(dirfd, name.address, memory.address, flags) < 0)
+      return this.hasWhiteoutFile(dirfd, name);
+    if (this.statType === S_IFCHR) return readU64(memory.view, stat.st_rdev) === 0;
+    if (this.statType !== S_IFREG || memory.view.getUint32(stat.st_size, true) !== 0) return false;
+    const fd = this.files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0) return false;
+    const marks = this.xattrs.marks(fd);
+    close(fd);
+    return (marks & MARK_WHITEOUT) !== 0;
+  }
+
+  /** An O_PATH descriptor of a directory of the host, for its slot. */
+  protected openDirectory(slot: number): number {
+    const fd = this.files.inodes.acquire(slot);
+    const opened = fd < 0 ? fd : this.files.reopen(fd, O_PATH | O_DIRECTORY);
+    this.files.inodes.release(slot);
+    return opened;
+  }
+}
+
+/** Whether a name says that another one is hidden. */
+export function isWhiteoutName(name: EntryName): boolean {
+  const { bytes, length } = name;
+  return (
+    length > PREFIX_LENGTH &&
+    bytes[0] === 0x2e &&
+    bytes[1] === 0x77 &&
+    bytes[2] === 0x68 &&
+    bytes[3] === 0x2e
+  );
+}
+
+/** The address of `.wh.NAME`, valid until the next call. */
+export function whiteoutPath(name: EntryName): number {
+  for (let index = 0; index <= name.length; index++)
+    whiteoutName.bytes[PREFIX_LENGTH + index] = name.bytes[index]!;
+  return whiteoutName.address;
+}
