@@ -81,6 +81,9 @@ export const MOUNTED_NODEID_MAX = 2 ** 32;
 /** Seconds for which the tree of mounts is valid; the kernel is told of changes besides. */
 export const PSEUDO_TIMEOUT = 5;
 
+/** Lower layers of an overlay; the kernel's limit (OVL_MAX_STACK). */
+export const OVERLAY_LAYERS_MAX = 500;
+
 /** Ranges in a map of user or group ids; the kernel allows as many (UID_GID_MAP_MAX_EXTENTS). */
 export const ID_RANGES_MAX = 340;
 
