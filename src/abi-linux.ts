@@ -83,6 +83,9 @@ export const F_OFD_SETLKW = 38;
 export const F_RDLCK = 0;
 export const F_WRLCK = 1;
 export const F_UNLCK = 2;
+/** fsetxattr(2) fails if the attribute is there. */
+export const XATTR_CREATE = 1;
+
 export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;

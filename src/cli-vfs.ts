@@ -2,13 +2,15 @@
 //
 // --mount PATH=passthrough:SRC[,OPTION…] is split at the first `=`, and what follows the colon as
 // the lists of -o are: `-` or `_` within a name, a backslash before a comma that is meant. PATH is
-// taken as it is; one with a `=` in it can only be in a file. Unlike with -o, which mount(8) adds
-// to, nothing may be given twice.
+// taken as it is; one with a `=` in it can only be in a file. An overlay is PATH=overlay:LIST, with
+// a LIST as in the -o of `overlay`. Unlike with -o, which mount(8) adds to, nothing may be given
+// twice.
 
 import { readFileSync } from "node:fs";
 import { absolute, checkDirectories, daemonOptions, type ReadCommand } from "./cli-daemon.ts";
 import { isMountOption, readItem, setOption, splitAtCommas } from "./cli-mount-options.ts";
 import { DIRECTORY_OPTIONS, MISPLACED_OPTIONS, VFS_OPTIONS } from "./cli-options.ts";
+import { overlayMount, takeOverlayOptions } from "./cli-overlay.ts";
 import { findOption, Given, UsageError } from "./cli-parse.ts";
 import { MOUNTS_MAX } from "./limits.ts";
 import { ConfigError } from "./passthrough-config.ts";
@@ -112,8 +114,9 @@ function readMount(text: string, commandLine: CommandLine): VfsMountConfig {
   const where = `--mount ${path}: `;
   try {
     validatePath(path);
+    if (backend === "overlay") return readOverlay(path, list, commandLine, where);
     if (backend !== "passthrough")
-      throw new UsageError(`unknown backend "${backend}"; there is "passthrough"`);
+      throw new UsageError(`unknown backend "${backend}"; there are "passthrough" and "overlay"`);
     const [source = "", ...items] = splitAtCommas(list);
     validateDirectory("SRC", source);
     const given = readDirectoryOptions(items, where);
@@ -127,6 +130,30 @@ function readMount(text: string, commandLine: CommandLine): VfsMountConfig {
     if (error.message.startsWith(where)) throw error;
     throw new UsageError(`${where}${error.message}`);
   }
+}
+
+/** `lowerdir=…` and so on, as in the lists of `fuse-backend overlay`. */
+function readOverlay(
+  path: string,
+  list: string,
+  { connection, ids }: CommandLine,
+  where: string,
+): VfsMountConfig {
+  const { overlay, rest } = takeOverlayOptions([list], where);
+  for (const text of rest) {
+    const { name, spelled: written } = readItem(text);
+    const elsewhere = spelled(name);
+    throw new UsageError(
+      elsewhere === undefined
+        ? `unknown option "${text}" of an overlay`
+        : `${written} is the same for all mounts: give it as ${elsewhere}`,
+    );
+  }
+  const { writeback, kernelPassthrough, xattr } = connection;
+  const noxattrs = xattr === false;
+  const mount = overlayMount(path, overlay, { writeback, kernelPassthrough, noxattrs });
+  validateIds(mount.ids, ids);
+  return mount;
 }
 
 function readDirectoryOptions(items: readonly string[], where: string): Given {

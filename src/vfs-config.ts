@@ -17,6 +17,8 @@ import {
   type IdRange,
 } from "./id-map.ts";
 import { MOUNTS_MAX } from "./limits.ts";
+import type { OverlayConfig } from "./overlay-config.ts";
+import { overlayName } from "./overlay-source.ts";
 import {
   CACHE_POLICIES,
   ConfigError,
@@ -25,11 +27,23 @@ import {
   type PassthroughConfig,
 } from "./passthrough-config.ts";
 
-export interface VfsMountConfig {
+/** A file system at a path of the tree. */
+export type VfsMountConfig = PassthroughMountConfig | OverlayMountConfig;
+
+interface MountConfig {
   /** Normalised absolute path in the tree: "/", "/a/b". */
   readonly path: string;
-  readonly passthrough: PassthroughConfig;
   readonly ids: IdMapOptions | undefined;
+}
+
+export interface PassthroughMountConfig extends MountConfig {
+  readonly passthrough: PassthroughConfig;
+  readonly overlay?: undefined;
+}
+
+export interface OverlayMountConfig extends MountConfig {
+  readonly overlay: OverlayConfig;
+  readonly passthrough?: undefined;
 }
 
 export interface VfsConfig {
@@ -119,6 +133,11 @@ export function idMapOptions(values: OptionValues): IdMapOptions | undefined {
   refuseIds(options, values, "");
   const none = uids.length === 0 && gids.length === 0;
   return none && squashUid === undefined && squashGid === undefined ? undefined : options;
+}
+
+/** What a mount shows, for a person: the directory that it is of. */
+export function sourceName({ passthrough, overlay }: VfsMountConfig): string {
+  return overlay === undefined ? passthrough.source : overlayName(overlay);
 }
 
 /** Throws ConfigError if a mount's own map and that of all mounts leave no id. */

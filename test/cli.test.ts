@@ -14,7 +14,7 @@ import type { DaemonOptions, MountOptions } from "../src/daemon.ts";
 import type { IdMapOptions } from "../src/id-map.ts";
 import { ConfigError, type PassthroughConfig } from "../src/passthrough-config.ts";
 import { geteuid } from "../src/syscall.ts";
-import type { VfsMountConfig } from "../src/vfs-config.ts";
+import type { PassthroughMountConfig } from "../src/vfs-config.ts";
 
 const isRoot = geteuid() === 0;
 
@@ -38,10 +38,12 @@ function vfs(...args: string[]): DaemonOptions {
 }
 
 /** What one --mount is understood as. */
-function mounted(text: string, ...args: string[]): VfsMountConfig {
+function mounted(text: string, ...args: string[]): PassthroughMountConfig {
   const { mounts } = vfs("--mount", text, ...args).vfs;
   expect(mounts).toHaveLength(1);
-  return mounts[0]!;
+  const [mount] = mounts;
+  if (mount?.passthrough === undefined) throw new Error(`not a passthrough: ${text}`);
+  return mount;
 }
 
 function helper(name: string, ...args: string[]): DaemonOptions {
@@ -51,7 +53,7 @@ function helper(name: string, ...args: string[]): DaemonOptions {
 /** The configuration of the only directory that is served. */
 function configOf({ vfs }: DaemonOptions): PassthroughConfig {
   expect(vfs.mounts).toHaveLength(1);
-  return vfs.mounts[0]!.passthrough;
+  return vfs.mounts[0]!.passthrough!;
 }
 
 /** The message that refuses the command line. */
@@ -437,12 +439,12 @@ describe("vfs", () => {
       "--mount=/a/b=passthrough:/src",
     );
     expect(options.vfs.mounts.map(({ path }) => path)).toEqual(["/a", "/", "/a/b"]);
-    expect(options.vfs.mounts.map(({ passthrough: { source } }) => source)).toEqual([
+    expect(options.vfs.mounts.map(({ passthrough: own }) => own?.source)).toEqual([
       `${process.cwd()}/one/../two`,
       "/src",
       "/src",
     ]);
-    expect(options.vfs.mounts.map(({ passthrough: { cache } }) => cache)).toEqual([
+    expect(options.vfs.mounts.map(({ passthrough: own }) => own?.cache)).toEqual([
       "always",
       "auto",
       "auto",

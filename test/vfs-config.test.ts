@@ -137,7 +137,7 @@ describe("a file", () => {
   test("finds a source beside itself", () => {
     const sourceOf = (source: string): string | undefined =>
       parse(`{"mounts": [{"path": "/a", "backend": "passthrough", "source": "${source}"}]}`)
-        .mounts[0]?.passthrough.source;
+        .mounts[0]?.passthrough?.source;
     expect(sourceOf("data")).toBe("/etc/fuse/data");
     expect(sourceOf("../data/")).toBe("/etc/fuse/../data/");
     expect(sourceOf("/data")).toBe("/data");
