@@ -11,12 +11,12 @@ import {
   PASSTHROUGH_OPTIONS,
   type Option,
 } from "./cli-options.ts";
-import { overlayLinkName, overlayOptions, takeOverlayOptions } from "./cli-overlay.ts";
+import { overlayLinkName, overlayOptions } from "./cli-overlay.ts";
 import { parseArguments } from "./cli-parse.ts";
 import { passthroughOptions } from "./cli-passthrough.ts";
 import type { DaemonOptions } from "./daemon.ts";
 import { remount } from "./mount.ts";
-import { splitOverlayList } from "./overlay-config.ts";
+import { splitOverlayList, takeOverlayOptions } from "./overlay-config.ts";
 import { geteuid } from "./syscall.ts";
 
 /** What mount(8) may give. */
@@ -81,6 +81,6 @@ function readLists(
   const isOverlay = lists.flatMap(splitOverlayList).some((item) => OVERLAY.test(item));
   if (!isOverlay && overlayLinkName(name) === undefined)
     return { lists, table: PASSTHROUGH_OPTIONS, read: passthroughOptions };
-  const { overlay, rest } = takeOverlayOptions(lists);
+  const { overlay, rest } = takeOverlayOptions(lists, "-o ");
   return { lists: rest, table: OVERLAY_OPTIONS, read: overlayOptions(overlay) };
 }

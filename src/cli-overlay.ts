@@ -6,41 +6,15 @@
 // in the background, with set-user-id bits and for everybody if root mounts it.
 
 import { absolute, checkDirectories, daemonOptions, type ReadCommand } from "./cli-daemon.ts";
-import { readItem, readMountOptions, type MountSettings } from "./cli-mount-options.ts";
+import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";
 import { LINK_OPTIONS } from "./cli-options.ts";
 import { parseArguments, UsageError } from "./cli-parse.ts";
 import type { DaemonOptions } from "./daemon.ts";
-import { OverlayOptions, splitOverlayList } from "./overlay-config.ts";
+import { takeOverlayOptions, type OverlayOptions } from "./overlay-config.ts";
 import { geteuid } from "./syscall.ts";
-import { validateDirectory, type OverlayMountConfig } from "./vfs-config.ts";
+import { overlayMount } from "./vfs-config.ts";
 
 const FSNAME = "overlay";
-
-/** Takes the options of an overlay out of the lists of -o, and leaves what is for others. */
-export function takeOverlayOptions(
-  lists: readonly string[],
-  where = "-o ",
-): { overlay: OverlayOptions; rest: string[] } {
-  const overlay = new OverlayOptions();
-  const rest = lists.flatMap(splitOverlayList).filter((text) => {
-    const { name, value, spelled } = readItem(text);
-    return !overlay.take(name, value, `${where}${spelled}`);
-  });
-  return { overlay, rest };
-}
-
-/** What is mounted at `path`; `kernelPassthrough` and the like are `defaults`. */
-export function overlayMount(
-  path: string,
-  overlay: OverlayOptions,
-  defaults: Parameters<OverlayOptions["config"]>[1],
-): OverlayMountConfig {
-  const resolve = (directory: string): string => {
-    validateDirectory("a layer", directory);
-    return absolute(directory);
-  };
-  return { path, overlay: overlay.config(resolve, defaults), ids: overlay.ids() };
-}
 
 /** Reads the rest of the command line, once the options of the overlay itself are taken out. */
 export function overlayOptions(overlay: OverlayOptions, aufsWhiteouts = false): ReadCommand {
@@ -51,7 +25,7 @@ export function overlayOptions(overlay: OverlayOptions, aufsWhiteouts = false): 
     const mountpoint = positionals.at(-1)!;
     const name = positionals.length > 1 ? positionals[0] : undefined;
     const kernelPassthrough = given.switch("kernel-passthrough");
-    const mount = overlayMount("/", overlay, { kernelPassthrough, aufsWhiteouts });
+    const mount = overlayMount("/", overlay, absolute, { kernelPassthrough, aufsWhiteouts });
     const fsname = name ?? circumstances.fsname ?? FSNAME;
     return {
       vfs: { mounts: [mount], ids: undefined },
@@ -82,7 +56,7 @@ export function readOverlayLink(
     suid: isRoot,
     noatime: true,
   };
-  const { overlay, rest } = takeOverlayOptions(given.list("options"));
+  const { overlay, rest } = takeOverlayOptions(given.list("options"), "-o ");
   given.add(readMountOptions(rest, settings, LINK_OPTIONS));
   if (settings.remount === true) throw new UsageError("-o remount is for mount(8)");
   const foreground = given.has("foreground") || given.switch("debug") === true;

@@ -10,7 +10,6 @@ import { readFileSync } from "node:fs";
 import { absolute, checkDirectories, daemonOptions, type ReadCommand } from "./cli-daemon.ts";
 import { isMountOption, readItem, setOption, splitAtCommas } from "./cli-mount-options.ts";
 import { DIRECTORY_OPTIONS, MISPLACED_OPTIONS, VFS_OPTIONS } from "./cli-options.ts";
-import { overlayMount, takeOverlayOptions } from "./cli-overlay.ts";
 import { findOption, Given, UsageError } from "./cli-parse.ts";
 import { MOUNTS_MAX } from "./limits.ts";
 import { ConfigError } from "./passthrough-config.ts";
@@ -19,6 +18,7 @@ import {
   connectionConfig,
   idMapOptions,
   parseVfsConfig,
+  readOverlayMount,
   validateDirectory,
   validateIds,
   validatePath,
@@ -114,7 +114,8 @@ function readMount(text: string, commandLine: CommandLine): VfsMountConfig {
   const where = `--mount ${path}: `;
   try {
     validatePath(path);
-    if (backend === "overlay") return readOverlay(path, list, commandLine, where);
+    if (backend === "overlay")
+      return readOverlayMount(path, list, { where, resolve: absolute, commandLine });
     if (backend !== "passthrough")
       throw new UsageError(`unknown backend "${backend}"; there are "passthrough" and "overlay"`);
     const [source = "", ...items] = splitAtCommas(list);
@@ -130,30 +131,6 @@ function readMount(text: string, commandLine: CommandLine): VfsMountConfig {
     if (error.message.startsWith(where)) throw error;
     throw new UsageError(`${where}${error.message}`);
   }
-}
-
-/** `lowerdir=…` and so on, as in the lists of `fuse-backend overlay`. */
-function readOverlay(
-  path: string,
-  list: string,
-  { connection, ids }: CommandLine,
-  where: string,
-): VfsMountConfig {
-  const { overlay, rest } = takeOverlayOptions([list], where);
-  for (const text of rest) {
-    const { name, spelled: written } = readItem(text);
-    const elsewhere = spelled(name);
-    throw new UsageError(
-      elsewhere === undefined
-        ? `unknown option "${text}" of an overlay`
-        : `${written} is the same for all mounts: give it as ${elsewhere}`,
-    );
-  }
-  const { writeback, kernelPassthrough, xattr } = connection;
-  const noxattrs = xattr === false;
-  const mount = overlayMount(path, overlay, { writeback, kernelPassthrough, noxattrs });
-  validateIds(mount.ids, ids);
-  return mount;
 }
 
 function readDirectoryOptions(items: readonly string[], where: string): Given {

@@ -14,18 +14,14 @@ import {
   type Option,
 } from "./cli-options.ts";
 import { parseArguments, UsageError } from "./cli-parse.ts";
-import {
-  overlayLinkName,
-  overlayOptions,
-  readOverlayLink,
-  takeOverlayOptions,
-} from "./cli-overlay.ts";
+import { overlayLinkName, overlayOptions, readOverlayLink } from "./cli-overlay.ts";
 import { passthroughOptions } from "./cli-passthrough.ts";
 import { serve, type RunDaemon } from "./cli-serve.ts";
 import { vfsOptions } from "./cli-vfs.ts";
 import type { DaemonOptions } from "./daemon.ts";
 import { writeError } from "./log.ts";
 import { MountError } from "./mount-options.ts";
+import { takeOverlayOptions } from "./overlay-config.ts";
 import { ConfigError } from "./passthrough-config.ts";
 
 /** What serves something: its options, and how they become the daemon's. */
@@ -49,7 +45,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   overlay: {
     table: OVERLAY_OPTIONS,
     take: (lists) => {
-      const { overlay, rest } = takeOverlayOptions(lists);
+      const { overlay, rest } = takeOverlayOptions(lists, "-o ");
       return { rest, read: overlayOptions(overlay) };
     },
   },

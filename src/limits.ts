@@ -83,6 +83,12 @@ export const PSEUDO_TIMEOUT = 5;
 
 /** Lower layers of an overlay; the kernel's limit (OVL_MAX_STACK). */
 export const OVERLAY_LAYERS_MAX = 500;
+/**
+ * How long is waited for the upper layer of an overlay that is in use: the daemon of a mount that
+ * has just been unmounted takes a moment to end.
+ */
+export const OVERLAY_CLAIM_MS = 2000;
+export const OVERLAY_CLAIM_STEP_MS = 5;
 
 /** Ranges in a map of user or group ids; the kernel allows as many (UID_GID_MAP_MAX_EXTENTS). */
 export const ID_RANGES_MAX = 340;

@@ -6,6 +6,7 @@
 
 import { AT_FDCWD, LOCK_EX, LOCK_NB, O_RDONLY, statx as statxStruct } from "./abi-linux.ts";
 import { EAGAIN, errnoMessage } from "./errno.ts";
+import { OVERLAY_CLAIM_MS, OVERLAY_CLAIM_STEP_MS } from "./limits.ts";
 import { log } from "./log.ts";
 import { passingString, smallMemory } from "./memory.ts";
 import { readMountinfo } from "./mount-info.ts";
@@ -36,7 +37,10 @@ export class OverlayClaim {
   #lock(directory: LayerDirectory): void {
     const fd = openDirectory(directory, O_RDONLY);
     this.#fds.push(fd);
-    const error = flock(fd, LOCK_EX | LOCK_NB);
+    const until = performance.now() + OVERLAY_CLAIM_MS;
+    let error: number;
+    while ((error = flock(fd, LOCK_EX | LOCK_NB)) === -EAGAIN && performance.now() < until)
+      Bun.sleepSync(OVERLAY_CLAIM_STEP_MS);
     if (error === -EAGAIN)
       throw new ConfigError(
         `${directory.option}=${directory.path} is in use by another mount: ` +

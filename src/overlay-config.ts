@@ -244,6 +244,23 @@ export function splitOverlayList(list: string): string[] {
   return [...items].map(([item]) => item);
 }
 
+/**
+ * Takes the options of an overlay out of lists, and leaves what is for others. `where` begins
+ * messages. Throws ConfigError.
+ */
+export function takeOverlayOptions(
+  lists: readonly string[],
+  where: string,
+): { overlay: OverlayOptions; rest: string[] } {
+  const overlay = new OverlayOptions();
+  const rest = lists.flatMap(splitOverlayList).filter((item) => {
+    const [spelled = "", ...values] = item.split("=");
+    const value = values.length === 0 ? undefined : values.join("=");
+    return !overlay.take(spelled.replaceAll("_", "-"), value, `${where}${spelled}`);
+  });
+  return { overlay, rest };
+}
+
 /** What a path is written as within a list, so that nothing in it separates. */
 export function escapeLayer(path: string): string {
   return path.replace(/[\\:,]/g, "\\$&");

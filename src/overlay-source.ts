@@ -64,16 +64,15 @@ function checkNesting(layers: readonly LocatedLayer[]): void {
           "files are moved from one to the other; give a workdir beside the upperdir",
       );
   }
-  const taken = new Map(
-    layers.map((layer) => [keyOf(layer.place.device, layer.place.inside), layer]),
-  );
-  const seen = new Set<string>();
+  const taken = new Map<string, LocatedLayer>();
+  for (const layer of layers.toReversed())
+    taken.set(keyOf(layer.place.device, layer.place.inside), layer);
   for (const layer of layers) {
     const { device, inside } = layer.place;
     const own = keyOf(device, inside);
     const isLower = layer.option === "lowerdir" || layer.option === "datadir";
-    if (isLower && seen.has(own)) throw nested(layer, taken.get(own)!);
-    seen.add(own);
+    const first = taken.get(own);
+    if (isLower && first !== undefined && first !== layer) throw nested(layer, first);
     const outer = isLower
       ? ancestors(inside).find((path) => taken.has(keyOf(device, path)))
       : undefined;

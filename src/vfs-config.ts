@@ -17,7 +17,12 @@ import {
   type IdRange,
 } from "./id-map.ts";
 import { MOUNTS_MAX } from "./limits.ts";
-import type { OverlayConfig } from "./overlay-config.ts";
+import {
+  takeOverlayOptions,
+  type OverlayConfig,
+  type OverlayGiven,
+  type OverlayOptions,
+} from "./overlay-config.ts";
 import { overlayName } from "./overlay-source.ts";
 import {
   CACHE_POLICIES,
@@ -82,7 +87,7 @@ export interface OptionValues {
   refuse(name: string, problem: string): void;
 }
 
-const BACKENDS = ["passthrough"] as const;
+const BACKENDS = ["passthrough", "overlay"] as const;
 const COMPONENT_BYTES_MAX = 255;
 const ID_MAX = 2 ** 32 - 2;
 /** How much of a wrong value a message shows. */
@@ -110,6 +115,49 @@ export function backendConfig(
     daxFileSize: values.whole("dax-file-size", 0, Number.MAX_SAFE_INTEGER),
     ...connection,
   });
+}
+
+/** An overlay at `path`. `resolve` makes paths absolute. Throws ConfigError. */
+export function overlayMount(
+  path: string,
+  overlay: OverlayOptions,
+  resolve: (path: string) => string,
+  defaults: OverlayGiven,
+): OverlayMountConfig {
+  const resolveValid = (directory: string): string => {
+    validateDirectory("a layer", directory);
+    return resolve(directory);
+  };
+  return { path, overlay: overlay.config(resolveValid, defaults), ids: overlay.ids() };
+}
+
+/** An overlay among other mounts, by a list as in the -o of `overlay`. Throws ConfigError. */
+export function readOverlayMount(
+  path: string,
+  list: string,
+  how: {
+    /** Begins messages about an option. */
+    readonly where: string;
+    readonly resolve: (path: string) => string;
+    readonly commandLine: CommandLine;
+  },
+): OverlayMountConfig {
+  const { connection, ids, spelled } = how.commandLine;
+  const { overlay, rest } = takeOverlayOptions([list], how.where);
+  for (const item of rest) {
+    const name = item.replace(/=.*$/s, "");
+    const elsewhere = spelled(name.replaceAll("_", "-"));
+    throw new ConfigError(
+      elsewhere === undefined
+        ? `unknown option ${JSON.stringify(item)} of an overlay`
+        : `${how.where}${name} is the same for all mounts: give it as ${elsewhere}`,
+    );
+  }
+  const { writeback, kernelPassthrough, xattr } = connection;
+  const defaults = { writeback, kernelPassthrough, noxattrs: xattr === false };
+  const mount = overlayMount(path, overlay, how.resolve, defaults);
+  validateIds(mount.ids, ids);
+  return mount;
 }
 
 export function connectionConfig(values: OptionValues): ConnectionConfig {
@@ -260,6 +308,7 @@ function readMount(
   if (path !== undefined) values.check("path", () => validatePath(path));
   const backend = values.required("backend");
   if (backend !== undefined) values.choice("backend", BACKENDS);
+  if (backend === "overlay") return readOverlay(path, values, problems, commandLine);
   const source = values.required("source");
   if (source !== undefined) values.check("source", () => validateDirectory('"source"', source));
   let passthrough: PassthroughConfig | undefined;
@@ -278,6 +327,24 @@ function readMount(
   values.refuseTheRest(commandLine);
   if (path === undefined || passthrough === undefined) return undefined;
   return { path, passthrough, ids };
+}
+
+function readOverlay(
+  path: string | undefined,
+  values: ObjectValues,
+  problems: Problems,
+  commandLine: CommandLine,
+): OverlayMountConfig | undefined {
+  const list = values.required("options");
+  let mount: OverlayMountConfig | undefined;
+  if (path !== undefined && list !== undefined)
+    values.check("options", () => {
+      const resolve = (directory: string): string =>
+        directory.startsWith("/") ? directory : `${problems.directory}${directory}`;
+      mount = readOverlayMount(path, list, { where: "", resolve, commandLine });
+    });
+  values.refuseTheRest(commandLine);
+  return mount;
 }
 
 /** Ranges of the file and of the command line add up; a squash can be in one of them. */

@@ -7,7 +7,12 @@ import { join } from "node:path";
 import { MS_DIRSYNC, MS_NODIRATIME, MS_SYNCHRONOUS } from "../src/abi-linux.ts";
 import { defaultWorkers } from "../src/cli-daemon.ts";
 import { renderHelp } from "../src/cli-help.ts";
-import { DIRECTORY_OPTIONS, PASSTHROUGH_OPTIONS, VFS_OPTIONS } from "../src/cli-options.ts";
+import {
+  DIRECTORY_OPTIONS,
+  OVERLAY_OPTIONS,
+  PASSTHROUGH_OPTIONS,
+  VFS_OPTIONS,
+} from "../src/cli-options.ts";
 import { UsageError } from "../src/cli-parse.ts";
 import { main, readCommandLine } from "../src/cli.ts";
 import type { DaemonOptions, MountOptions } from "../src/daemon.ts";
@@ -370,6 +375,7 @@ describe("--help and --version", () => {
     [["passthrough", "/src", "--help"], "passthrough"],
     [["vfs", "--help"], "vfs"],
     [["--help", "vfs"], "vfs"],
+    [["overlay", "--help"], "overlay"],
   ];
   test.each(helps)("%j asks for help", (args, command) => {
     expect(read(...args)).toEqual({ kind: "help", command });
@@ -377,6 +383,7 @@ describe("--help and --version", () => {
 
   test.each([
     ["passthrough", PASSTHROUGH_OPTIONS],
+    ["overlay", OVERLAY_OPTIONS],
     ["vfs", VFS_OPTIONS],
   ])(
     "the help of %s names every option with its default, in 100 columns",
@@ -409,6 +416,7 @@ describe("--help and --version", () => {
   test("the help of the program names every command", async () => {
     const help = await renderHelp(undefined, "1.2.3");
     expect(help).toMatch(/^ *passthrough {4}Serve/m);
+    expect(help).toMatch(/^ *overlay {4}Serve/m);
     expect(help).toMatch(/^ *vfs {4}Serve/m);
   });
 });
@@ -512,7 +520,10 @@ describe("vfs", () => {
     ["a=passthrough:/b", /^--mount a: "a" cannot be .* does not begin with a slash; write "\/a"$/],
     ["/a/=passthrough:/b", /^--mount \/a\/: .* ends with a slash; write "\/a"$/],
     ["/..=passthrough:/b", /^--mount \/..: .* the name ".."/],
-    ["/a=overlay:/b", /^--mount \/a: unknown backend "overlay"; there is "passthrough"$/],
+    [
+      "/a=btrfs:/b",
+      /^--mount \/a: unknown backend "btrfs"; there are "passthrough" and "overlay"$/,
+    ],
     ["/a=passthrough:", /^--mount \/a: SRC must not be empty/],
     ["/a=passthrough:,mntid", /^--mount \/a: SRC must not be empty/],
     ["/a=passthrough:/\u{fffd}", /^--mount \/a: SRC .* is not valid UTF-8/],
