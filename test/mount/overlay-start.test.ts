@@ -41,13 +41,21 @@ function pid(): number | undefined {
   return existsSync(at("pid")) ? Number(readFileSync(at("pid"), "utf8")) : undefined;
 }
 
+/** Whether a process runs; one that nobody has asked about yet how it ended does not. */
+function runs(process: number): boolean {
+  try {
+    return !/\) [ZX] /.test(readFileSync(`/proc/${process}/stat`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
 /** Resolves when the daemon is gone, which it is soon after its mount. */
 async function ended(): Promise<void> {
   const daemon = pid();
   const deadline = performance.now() + 5000;
-  while (daemon !== undefined && existsSync(`/proc/${daemon}`) && performance.now() < deadline)
-    await Bun.sleep(5);
-  if (daemon !== undefined && existsSync(`/proc/${daemon}`)) process.kill(daemon, "SIGKILL");
+  while (daemon !== undefined && runs(daemon) && performance.now() < deadline) await Bun.sleep(5);
+  if (daemon !== undefined && runs(daemon)) process.kill(daemon, "SIGKILL");
 }
 
 async function run(...command: string[]): Promise<Ran> {
