@@ -97,7 +97,7 @@ export interface OverlayConfig {
   /** Directories are listed with the inode numbers that lie there, unchecked. Default false. */
   readonly fastIno: boolean;
   /**
-   * `.wh.NAME` and `.wh..wh..opq` in a lower layer hide NAME and everything below, as AUFS has it:
+   * `.wh.NAME` and `.wh..wh..opq` in a layer hide NAME and everything below, as AUFS has it:
    * so containers-storage unpacks images for a mount program. The default is false.
    */
   readonly aufsWhiteouts: boolean;
