@@ -87,6 +87,9 @@ export const F_OFD_SETLKW = 38;
 export const F_RDLCK = 0;
 export const F_WRLCK = 1;
 export const F_UNLCK = 2;
+/** fsetxattr(2) fails if the attribute is there. */
+export const XATTR_CREATE = 1;
+
 export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
@@ -138,6 +141,7 @@ export const AT_RECURSIVE = 0x8000;
 export const OPEN_TREE_CLONE = 1;
 export const OPEN_TREE_CLOEXEC = O_CLOEXEC;
 export const MOUNT_ATTR__ATIME = 0x70;
+export const MOUNT_ATTR_RDONLY = 0x01;
 export const MOUNT_ATTR_NOATIME = 0x10;
 export const MOUNT_ATTR_STRICTATIME = 0x20;
 export const MOUNT_ATTR_NODIRATIME = 0x80;

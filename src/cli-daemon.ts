@@ -55,6 +55,7 @@ export function daemonOptions(
     noatime: settings.noatime ?? false,
     maxRead: settings.maxRead ?? 0,
     extraFlags: settings.extraFlags,
+    labels: settings.labels,
     fusermount: fusermountPath(given.text("fusermount")),
     mountNamespacePid: given.whole("mount-namespace", 1, PID_MAX),
     replace: given.switch("replace") ?? false,

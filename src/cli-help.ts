@@ -4,6 +4,7 @@ import { renderUsage, type ArgsDef, type CommandDef } from "citty";
 import {
   DIRECTORY_OPTIONS,
   GLOBAL_OPTIONS,
+  OVERLAY_OPTIONS,
   PASSTHROUGH_OPTIONS,
   VFS_OPTIONS,
   type Option,
@@ -58,6 +59,9 @@ MOUNTS
   comma in SRC is written \\, and a backslash \\\\. Options are those of one mount, as in -o:
   --mount /a/b=passthrough:/srv/b,cache=always,no_readdir
 
+  --mount PATH=overlay:LIST serves an overlay there; LIST is as the -o of fuse-backend overlay:
+  --mount /a=overlay:lowerdir=/l1:/l2,upperdir=/u,workdir=/w
+
   --config FILE says the same in JSON; a relative "source" is from the directory of FILE:
 
     {
@@ -83,14 +87,70 @@ Linked as /sbin/mount.fuse.fuse-backend, it serves mount -t fuse.fuse-backend SR
 lines of /etc/fstab. There -o remount changes the flags of a mount that is in place.
 `;
 
+const OVERLAY_HELP = `
+OVERLAY OPTIONS
+
+  Given with -o as well. A comma, colon or backslash in a path has a backslash before it.
+
+  lowerdir=DIR[:DIR...][::DIR...]
+                    The layers below, the topmost first; behind :: those that only have data, for
+                    which metacopy=on is needed. lowerdir+=DIR and datadir+=DIR give one each.
+  upperdir=DIR      Where changes go. The default is none: nothing can be changed.
+  workdir=DIR       An empty directory on the same file system as upperdir, and needed with it.
+  redirect_dir=on|follow|nofollow|off
+                    Directories of lower layers can be renamed; or others' renames are followed;
+                    or not even that. The default is on, with userxattr nofollow.
+  index=on|off      Hard links in lower layers stay together. The default is off.
+  metacopy=on|off   A change of owner or mode copies no data. The default is off.
+  nfs_export=on|off File handles of directories last; turns index on. The default is off.
+  xino=on|auto|off  Inode numbers last from mount to mount. The default is auto, if possible.
+  uuid=auto|on|null|off
+                    An identity stored in the upper layer. The default is auto.
+  userxattr         Use user.overlay attributes, not trusted.overlay. The default is to do so
+                    where trusted ones are not allowed.
+  volatile          Write nothing through to the disk; after a crash upperdir is to be thrown away.
+                    The default is to do what programs ask for. fsync=0 is less: upperdir is not
+                    marked.
+  timeout=SECONDS   How long the kernel keeps names and attributes. The default is 86400.
+  uidmapping=STORED:SHOWN:LENGTH[:...], gidmapping=STORED:SHOWN:LENGTH[:...]
+                    Ids in the layers are shown as others. The default is to leave them.
+  squash_to_uid=ID, squash_to_gid=ID, squash_to_root
+                    Everything is shown as theirs. The default is to leave ids as they are.
+  noacl             No POSIX ACLs. The default is to have them.
+  noxattrs=0|1      No extended attributes for users. The default is 0.
+  writeback=0|1     The kernel collects writes and sends them later. The default is 0.
+  xattr_permissions=0|1|2
+                    Owner and mode are in the inode, or in an attribute security.fuseoverlayfs or
+                    user.fuseoverlayfs. The default is 0.
+  static_nlink      Directories have one link. The default is to count.
+  fast_ino=0|1      Listings show inode numbers without looking at files. The default is 0.
+  aufs_whiteouts=on|off
+                    .wh.NAME in a lower layer hides NAME. The default is off, but on if called as
+                    fuse-overlayfs.
+  threaded=0|1, kernel_cache, splice_read, splice_write, splice_move, max_write=BYTES, private,
+  slave, shared, rprivate, rslave, rshared
+                    Ignored.
+`;
+
+const AS_LINK = `
+Called by a name that ends in overlay or overlayfs, such as a link, it takes arguments as
+fuse-overlayfs does, -o LIST MNT, and so is a mount_program for podman and buildah: it goes to the
+background (-f: it does not; -d: with --debug), as root with allow_other and suid, and with noatime.
+Linked as /sbin/mount.fuse.fuse-backend, it serves mount -t fuse.fuse-backend NAME MNT -o LIST.
+`;
+
 /** The help of a command, or of the program without one. */
 export async function renderHelp(command: string | undefined, version: string): Promise<string> {
   const main: CommandDef = {
     meta: { ...MAIN_META, version },
     args: argumentsOf(GLOBAL_OPTIONS),
-    subCommands: { passthrough: PASSTHROUGH, vfs: VFS },
+    subCommands: { passthrough: PASSTHROUGH, overlay: OVERLAY, vfs: VFS },
   };
   if (command === undefined) return layOut(await renderUsage(main));
+  if (command === "overlay") {
+    const usage = layOut(await renderUsage(OVERLAY, main));
+    return `${usage}${OVERLAY_HELP}${MOUNT_OPTIONS_HELP}${ENDING}${AS_LINK}`;
+  }
   if (command !== "vfs") {
     const usage = layOut(await renderUsage(PASSTHROUGH, main));
     return `${usage}${MOUNT_OPTIONS_HELP}${ENDING}${AS_HELPER}`;
@@ -137,6 +197,19 @@ const PASSTHROUGH: CommandDef = {
     SRC: { type: "positional", description: "The directory to serve; created if missing" },
     MNT: { type: "positional", description: "Where to mount it; created if missing" },
     ...argumentsOf(PASSTHROUGH_OPTIONS),
+  },
+};
+
+const OVERLAY: CommandDef = {
+  meta: { name: "overlay", description: "Serve layers of directories as one at MNT" },
+  args: {
+    NAME: {
+      type: "positional",
+      required: false,
+      description: "What is shown as the source of the mount; overlay if missing",
+    },
+    MNT: { type: "positional", description: "Where to mount it; created if missing" },
+    ...argumentsOf(OVERLAY_OPTIONS),
   },
 };
 

@@ -27,6 +27,8 @@ export interface MountSettings {
   exec?: boolean;
   noatime?: boolean;
   maxRead?: number;
+  /** The labels of SELinux, as the kernel is given them. */
+  labels?: readonly string[];
   /** Change a mount that is there. */
   remount?: boolean;
   extraFlags: number;
@@ -74,6 +76,9 @@ const KEYWORDS: ReadonlyMap<string, Keyword> = new Map([
   ["symfollow", lower(MS_NOSYMFOLLOW)],
 ]);
 
+/** What SELinux takes for itself: context="system_u:object_r:t:s0:c1,c2". */
+const LABEL = /^(fs|def|root)?context=/;
+
 /**
  * What is for mount(8), systemd and desktops and no business of a file system; default_permissions
  * always is.
@@ -107,6 +112,10 @@ export function readMountOptions(
     const { spelled, name, value } = item;
     const whole = value === undefined ? name : `${name}=${value}`;
     if (IGNORED.test(whole) || (remount && SHOWN.test(whole))) continue;
+    if (LABEL.test(text)) {
+      settings.labels = [...(settings.labels ?? []), text];
+      continue;
+    }
     const keyword = KEYWORDS.get(name);
     if (keyword !== undefined) {
       if (value !== undefined) throw new UsageError(`-o ${spelled} takes no value, not "${value}"`);
@@ -181,9 +190,9 @@ function readSetting(name: string, value: string | undefined, settings: MountSet
   return true;
 }
 
-/** At the commas, except those behind a backslash. */
+/** At the commas, except those behind a backslash or within the quotation marks of a label. */
 export function splitAtCommas(list: string): string[] {
-  const items = [...list.matchAll(/(?:^|,)((?:\\.|[^,\\]|\\$)*)/gs)];
+  const items = [...list.matchAll(/(?:^|,)((?:[a-z]*context="[^"]*")?(?:\\.|[^,\\]|\\$)*)/gs)];
   return items.map(([, item = ""]) => item.replace(/\\([,\\])/g, "$1"));
 }
 

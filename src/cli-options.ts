@@ -260,6 +260,36 @@ export const PASSTHROUGH_OPTIONS: readonly Option[] = [
 /** Of one of the directories that `vfs` serves: within --mount, and in the file. */
 export const DIRECTORY_OPTIONS: readonly Option[] = [...DIRECTORY, ...ID_MAPS];
 
+/** What is agreed with the kernel for an overlay; the rest is in its own list of -o. */
+const OVERLAY: readonly Option[] = [
+  {
+    name: "kernel-passthrough",
+    on: true,
+    help:
+      "Data goes through the daemon even where the kernel could read and write the files of the " +
+      "layers by itself. The default is past the daemon, as root, but through it with writeback.",
+  },
+];
+
+export const OVERLAY_OPTIONS: readonly Option[] = [
+  MOUNT_OPTIONS,
+  ...OVERLAY,
+  ...DAEMON.map((option) => (option.name === "log-level" ? { ...option, short: "l" } : option)),
+  ...ENDING,
+];
+
+/** Of a link that is called as fuse-overlayfs is. */
+export const LINK_OPTIONS: readonly Option[] = [
+  MOUNT_OPTIONS,
+  { name: "foreground", short: "f", commandLineOnly: true, help: "Do not go to the background." },
+  { name: "single-thread", short: "s", commandLineOnly: true, help: "Ignored; see --workers." },
+  ...OVERLAY,
+  ...DAEMON.filter(({ name }) => name !== "background").map((option) =>
+    option.name === "debug" ? { ...option, short: "d" } : option,
+  ),
+  ...ENDING,
+];
+
 const VFS: readonly Option[] = [
   {
     name: "mount",
@@ -267,8 +297,8 @@ const VFS: readonly Option[] = [
     repeatable: true,
     commandLineOnly: true,
     help:
-      "Serve the directory SRC at PATH below MNT, with options of its own; see below. May be " +
-      "repeated. The default is what --config says.",
+      "Serve the directory SRC at PATH below MNT, with options of its own; or an overlay, by " +
+      "PATH=overlay:LIST; see below. May be repeated. The default is what --config says.",
   },
   {
     name: "config",

@@ -2,8 +2,9 @@
 //
 // --mount PATH=passthrough:SRC[,OPTION…] is split at the first `=`, and what follows the colon as
 // the lists of -o are: `-` or `_` within a name, a backslash before a comma that is meant. PATH is
-// taken as it is; one with a `=` in it can only be in a file. Unlike with -o, which mount(8) adds
-// to, nothing may be given twice.
+// taken as it is; one with a `=` in it can only be in a file. An overlay is PATH=overlay:LIST, with
+// a LIST as in the -o of `overlay`. Unlike with -o, which mount(8) adds to, nothing may be given
+// twice.
 
 import { readFileSync } from "node:fs";
 import { absolute, checkDirectories, daemonOptions, type ReadCommand } from "./cli-daemon.ts";
@@ -17,6 +18,7 @@ import {
   connectionConfig,
   idMapOptions,
   parseVfsConfig,
+  readOverlayMount,
   validateDirectory,
   validateIds,
   validatePath,
@@ -112,8 +114,10 @@ function readMount(text: string, commandLine: CommandLine): VfsMountConfig {
   const where = `--mount ${path}: `;
   try {
     validatePath(path);
+    if (backend === "overlay")
+      return readOverlayMount(path, list, { where, resolve: absolute, commandLine });
     if (backend !== "passthrough")
-      throw new UsageError(`unknown backend "${backend}"; there is "passthrough"`);
+      throw new UsageError(`unknown backend "${backend}"; there are "passthrough" and "overlay"`);
     const [source = "", ...items] = splitAtCommas(list);
     validateDirectory("SRC", source);
     const given = readDirectoryOptions(items, where);

@@ -8,28 +8,48 @@ import { mountHelperName, readMountHelper } from "./cli-mount-helper.ts";
 import {
   GLOBAL_OPTIONS,
   MISPLACED_OPTIONS,
+  OVERLAY_OPTIONS,
   PASSTHROUGH_OPTIONS,
   VFS_OPTIONS,
   type Option,
 } from "./cli-options.ts";
 import { parseArguments, UsageError } from "./cli-parse.ts";
+import { overlayLinkName, overlayOptions, readOverlayLink } from "./cli-overlay.ts";
 import { passthroughOptions } from "./cli-passthrough.ts";
 import { serve, type RunDaemon } from "./cli-serve.ts";
 import { vfsOptions } from "./cli-vfs.ts";
 import type { DaemonOptions } from "./daemon.ts";
 import { writeError } from "./log.ts";
 import { MountError } from "./mount-options.ts";
+import { takeOverlayOptions } from "./overlay-config.ts";
 import { ConfigError } from "./passthrough-config.ts";
 
 /** What serves something: its options, and how they become the daemon's. */
 interface Command {
   readonly table: readonly Option[];
+  /** Takes out of the lists of -o what is the command's own. */
+  readonly take: (lists: readonly string[]) => Taken;
+}
+
+interface Taken {
+  readonly rest: readonly string[];
   readonly read: ReadCommand;
 }
 
+const takeNothing =
+  (read: ReadCommand) =>
+  (lists: readonly string[]): Taken => ({ rest: lists, read });
+
 const COMMANDS: Readonly<Record<string, Command>> = {
-  passthrough: { table: PASSTHROUGH_OPTIONS, read: passthroughOptions },
-  vfs: { table: [...VFS_OPTIONS, ...MISPLACED_OPTIONS], read: vfsOptions },
+  passthrough: { table: PASSTHROUGH_OPTIONS, take: takeNothing(passthroughOptions) },
+  overlay: {
+    table: OVERLAY_OPTIONS,
+    take: (lists) => {
+      const { overlay, rest } = takeOverlayOptions(lists, "-o ");
+      return { rest, read: overlayOptions(overlay) };
+    },
+  },
+  vfs: { table: [...VFS_OPTIONS, ...MISPLACED_OPTIONS], take: takeNothing(vfsOptions) },
 };
 
 /** What the command line asks for. */
@@ -55,19 +75,23 @@ export async function main(
     }
     return 0;
   } catch (error) {
-    return report(error, mountHelperName(invokedAs) === undefined ? args : ["passthrough"]);
+    const implied = impliedCommand(invokedAs);
+    return report(error, implied === undefined ? args : [implied]);
   }
+}
+
+/** The command that a name asks for by itself. */
+function impliedCommand(invokedAs: string): string | undefined {
+  if (mountHelperName(invokedAs) !== undefined) return "passthrough";
+  return overlayLinkName(invokedAs) === undefined ? undefined : "overlay";
 }
 
 /** Throws UsageError or ConfigError if the command line is wrong. */
 export function readCommandLine(invokedAs: string, args: readonly string[]): Request {
   const helper = mountHelperName(invokedAs);
-  if (helper !== undefined) {
-    const wanted = readMountHelper(helper, args);
-    if (wanted === "help") return { kind: "help", command: "passthrough" };
-    if (wanted === "version") return { kind: "version" };
-    return wanted === undefined ? { kind: "nothing" } : { kind: "serve", options: wanted };
-  }
+  if (helper !== undefined) return requestOf(readMountHelper(helper, args), "passthrough");
+  const link = overlayLinkName(invokedAs);
+  if (link !== undefined) return requestOf(readOverlayLink(link, args), "overlay");
   const commandAt = args.findIndex((argument) => !argument.startsWith("-"));
   const { asks } = parseArguments(commandAt < 0 ? args : args.slice(0, commandAt), GLOBAL_OPTIONS);
   if (asks === "version") return { kind: "version" };
@@ -80,12 +104,22 @@ export function readCommandLine(invokedAs: string, args: readonly string[]): Req
   return readCommand(name, command, args.slice(commandAt + 1));
 }
 
-function readCommand(name: string, { table, read }: Command, args: readonly string[]): Request {
+function requestOf(
+  wanted: "help" | "version" | DaemonOptions | undefined,
+  command: string,
+): Request {
+  if (wanted === "help") return { kind: "help", command };
+  if (wanted === "version") return { kind: "version" };
+  return wanted === undefined ? { kind: "nothing" } : { kind: "serve", options: wanted };
+}
+
+function readCommand(name: string, { table, take }: Command, args: readonly string[]): Request {
   const { positionals, given, asks } = parseArguments(args, table);
   if (asks === "help") return { kind: "help", command: name };
   if (asks === "version") return { kind: "version" };
   const settings: MountSettings = { extraFlags: 0 };
-  given.add(readMountOptions(given.list("options"), settings, table));
+  const { rest, read } = take(given.list("options"));
+  given.add(readMountOptions(rest, settings, table));
   if (settings.remount === true) throw new UsageError("-o remount is for mount(8)");
   const options = read(positionals, given, settings, {
     privileges: false,

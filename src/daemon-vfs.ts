@@ -12,27 +12,33 @@ import type { IdMapOptions } from "./id-map.ts";
 import { log } from "./log.ts";
 import type { Memory } from "./memory.ts";
 import { Notifier } from "./notify.ts";
-import {
-  passthroughConfig,
-  PassthroughFs,
-  sharePassthrough,
-  wish,
-  type ServingThread,
-} from "./passthrough.ts";
+import { OverlayClaim } from "./overlay-claim.ts";
+import { settleOverlay } from "./overlay-source.ts";
+import { shareOverlay } from "./overlay.ts";
+import { passthroughConfig, sharePassthrough, wish, type ServingThread } from "./passthrough.ts";
 import type { LockWaiters } from "./passthrough-locks.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { munmap } from "./syscall.ts";
-import type { VfsConfig, VfsMountConfig } from "./vfs-config.ts";
+import { sourceName, type VfsConfig, type VfsMountConfig } from "./vfs-config.ts";
 import { Vfs } from "./vfs.ts";
 import type { VfsShare } from "./vfs-share.ts";
-import type { Published, PublishedBackend } from "./worker-vfs.ts";
+import {
+  makeBackend,
+  type BackendFs,
+  type Published,
+  type PublishedBackend,
+  type PublishedShare,
+} from "./worker-vfs.ts";
 
 /** A file system that is, or is about to be, mounted. */
-interface Backend extends PublishedBackend {
+interface Backend {
   readonly config: VfsMountConfig;
-  readonly fs: PassthroughFs;
-  readonly waiters: LockWaiters;
+  readonly published: PublishedBackend;
+  readonly fs: BackendFs;
+  readonly waiters: LockWaiters | undefined;
   readonly mapped: Memory;
+  /** Of an overlay. */
+  readonly claim: OverlayClaim | undefined;
 }
 
 /** How long is waited before it is looked again whether a request has ended. */
@@ -79,25 +85,36 @@ export class DaemonVfs {
   #open(configs: readonly VfsMountConfig[]): Backend[] {
     const opened: Backend[] = [];
     try {
-      for (const config of configs) {
-        const { memory, share } = sharePassthrough(config.passthrough, this.#times);
-        const fs = new PassthroughFs(memory, share, this.#thread);
-        const { address, size } = memory;
-        const shared = { address, size };
-        opened.push({
-          config,
-          share,
-          memory: shared,
-          mapped: memory,
-          fs,
-          waiters: fs.lockWaiters(),
-        });
-      }
+      for (const config of configs) opened.push(this.#openOne(config));
       return opened;
     } catch (error) {
       for (const backend of opened) this.#dispose(backend);
       throw error;
     }
+  }
+
+  #openOne(config: VfsMountConfig): Backend {
+    const claim = config.overlay === undefined ? undefined : new OverlayClaim(config.overlay);
+    try {
+      const { memory: mapped, ...shared } = this.#makeShare(config);
+      const fs = makeBackend(shared, mapped, this.#thread);
+      const { address, size } = mapped;
+      const published = { ...shared, memory: { address, size } };
+      return { config, published, fs, waiters: fs.lockWaiters(), mapped, claim };
+    } catch (error) {
+      claim?.release();
+      throw error;
+    }
+  }
+
+  /** Opens what is served, and makes what its threads share. */
+  #makeShare({
+    passthrough,
+    overlay,
+  }: VfsMountConfig): PublishedShare & { readonly memory: Memory } {
+    return overlay === undefined
+      ? { kind: "passthrough", ...sharePassthrough(passthrough, this.#times) }
+      : { kind: "overlay", ...shareOverlay(settleOverlay(overlay)) };
   }
 
   #mount(backend: Backend): void {
@@ -107,7 +124,7 @@ export class DaemonVfs {
 
   #publish(): void {
     const backends = Object.fromEntries(
-      [...this.#backends].map(([id, { share, memory }]) => [id, { share, memory }]),
+      [...this.#backends].map(([id, { published }]) => [id, published]),
     );
     const published: Published = { state: this.vfs.state, backends };
     this.#share.publish(JSON.stringify(published));
@@ -146,8 +163,8 @@ export class DaemonVfs {
     for (const path of [...removed, ...added.map((backend) => backend.config.path)])
       this.#tell(path);
     for (const backend of added) {
-      const { path, passthrough } = backend.config;
-      log.info(`mounted ${passthrough.source} at ${path}`);
+      const { path } = backend.config;
+      log.info(`mounted ${sourceName(backend.config)} at ${path}`);
     }
     for (const path of removed) log.info(`unmounted ${path}`);
     await this.#bury(ended);
@@ -177,23 +194,24 @@ export class DaemonVfs {
     for (const backend of backends) this.#dispose(backend);
   }
 
-  #dispose({ fs, waiters, mapped }: Backend): void {
-    waiters.stop();
+  #dispose({ fs, waiters, mapped, claim }: Backend): void {
+    waiters?.stop();
     fs.dispose(this.#device);
+    claim?.release();
     munmap(mapped.address, mapped.size);
   }
 
   /** The waiters for locks are to be looked at. */
   locksChanged(): void {
-    for (const { waiters } of this.#backends.values()) waiters.changed();
+    for (const { waiters } of this.#backends.values()) waiters?.changed();
   }
 
   /** The file systems, for what is to be said about them. */
-  get mounted(): readonly { config: VfsMountConfig; fs: PassthroughFs }[] {
+  get mounted(): readonly { config: VfsMountConfig; fs: BackendFs }[] {
     return [...this.#backends.values()];
   }
 
   stop(): void {
-    for (const { waiters } of this.#backends.values()) waiters.stop();
+    for (const { waiters } of this.#backends.values()) waiters?.stop();
   }
 }

@@ -25,11 +25,13 @@ import { helperPath } from "./mount-fusermount.ts";
 import { readProc } from "./mount-info.ts";
 import { locate, prepareSource } from "./mount-point.ts";
 import { DaemonVfs } from "./daemon-vfs.ts";
+import { checkLayers } from "./overlay-source.ts";
+import { PassthroughFs } from "./passthrough.ts";
 import { Credentials } from "./passthrough-credentials.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
-import type { VfsConfig } from "./vfs-config.ts";
+import { sourceName, type VfsConfig, type VfsMountConfig } from "./vfs-config.ts";
 import { VfsShare } from "./vfs-share.ts";
 import { spawnWorker, type ServeTask, type WorkerMessage, type WorkerTask } from "./worker.ts";
 
@@ -113,7 +115,7 @@ class Daemon {
     const { mounts } = options.vfs;
     this.#source = options.dynamic
       ? `${mounts.length} ${mounts.length === 1 ? "file system" : "file systems"}`
-      : mounts[0]!.passthrough.source;
+      : sourceName(mounts[0]!);
     this.#mountpoint = options.mount.mountpoint;
   }
 
@@ -129,7 +131,7 @@ class Daemon {
       if (this.#mounts === undefined || this.#ending !== undefined) return;
       try {
         const config = read();
-        for (const { passthrough } of config.mounts) this.#refuseOwn(passthrough.source);
+        for (const mount of config.mounts) this.#refuseOwn(mount);
         await this.#mounts.reload(config);
       } catch (error) {
         log.error(`nothing was changed: ${(error as Error).message}`);
@@ -137,8 +139,9 @@ class Daemon {
     });
   }
 
-  #refuseOwn(source: string): void {
-    refuseNesting(prepareSource(source), locate(this.#mountpoint));
+  #refuseOwn({ passthrough, overlay }: VfsMountConfig): void {
+    if (overlay !== undefined) checkLayers(overlay, this.#mountpoint);
+    else refuseNesting(prepareSource(passthrough.source), locate(this.#mountpoint));
   }
 
   /** The first reason to end is the one that counts; a later signal ends without waiting. */
@@ -168,8 +171,10 @@ class Daemon {
 
   async run(ready: () => void): Promise<number> {
     const { vfs: config, dynamic } = this.#options;
-    const sources = config.mounts.map(({ passthrough }) => passthrough.source);
+    const sources = config.mounts.flatMap(({ passthrough }) => passthrough?.source ?? []);
     const inNamespace = this.#options.mount.mountNamespacePid !== undefined;
+    for (const { overlay } of config.mounts)
+      if (overlay !== undefined) checkLayers(overlay, inNamespace ? undefined : this.#mountpoint);
     if (!inNamespace) this.#mountpoint = prepareMount(sources, this.#options.mount);
     const layout = new SharedLayout();
     const areas = { activity: Activity.area(layout), vfs: VfsShare.area(layout) };
@@ -275,18 +280,17 @@ class Daemon {
 
   #tellMounted(connection: Connection, { mounted }: DaemonVfs): void {
     const { workers, dynamic } = this.#options;
-    const cache = dynamic ? "" : `, cache=${mounted[0]!.config.passthrough.cache}`;
+    const cache = dynamic ? "" : describeCache(mounted[0]!.config);
     log.info(
       `mounted ${this.#source} on ${this.#mountpoint}: ` +
         `${workers} ${workers === 1 ? "worker" : "workers"}${cache}`,
     );
     if (dynamic)
       for (const { config } of mounted)
-        log.info(
-          `${config.path} is ${config.passthrough.source}, cache=${config.passthrough.cache}`,
-        );
+        log.info(`${config.path} is ${sourceName(config)}${describeCache(config)}`);
     log.info(describeConnection(connection));
     for (const { config, fs } of mounted) {
+      if (config.passthrough === undefined || !(fs instanceof PassthroughFs)) continue;
       const { source, inodeFileHandles } = config.passthrough;
       if (!fs.hasFileHandles && inodeFileHandles !== "never")
         log.info(
@@ -356,6 +360,10 @@ class Daemon {
     if (message.type !== "unmounted") throw new MountError(reasonOf(message));
     return message.result;
   }
+}
+
+function describeCache({ passthrough }: VfsMountConfig): string {
+  return passthrough === undefined ? "" : `, cache=${passthrough.cache}`;
 }
 
 function accessTimes(options: MountOptions): AccessTimes {

@@ -83,13 +83,19 @@ export const PSEUDO_TIMEOUT = 5;
 
 /** Lower layers of an overlay; the kernel's limit (OVL_MAX_STACK). */
 export const OVERLAY_LAYERS_MAX = 500;
+/**
+ * How long is waited for the upper layer of an overlay that is in use: the daemon of a mount that
+ * has just been unmounted takes a moment to end.
+ */
+export const OVERLAY_CLAIM_MS = 2000;
+export const OVERLAY_CLAIM_STEP_MS = 5;
 
 /** Files of an overlay that are known at the same time. Each takes 80 bytes once it is used. */
 export const OVERLAY_NODES_MAX = 1 << 22;
 /** Those of them that the kernel has forgotten, kept so that file handles of the mount stay valid. */
 export const OVERLAY_RETAINED_MAX = 1 << 16;
 /** Their known names, and pieces of long ones. Each takes 64 bytes once it is used. */
-export const OVERLAY_NAMES_MAX = 1 << 23;
+export const OVERLAY_NAMES_MAX = 1 << 22;
 export const OVERLAY_NAME_BUCKETS = 1 << 21;
 /** Places of theirs in lower layers. Each takes 16 bytes once it is used. */
 export const OVERLAY_STACK_MAX = 1 << 23;

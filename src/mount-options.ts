@@ -33,6 +33,8 @@ export interface MountOptions {
    * `relatime`…): MS_* bits.
    */
   readonly extraFlags: number;
+  /** Labels of SELinux (`context="…"`), which the kernel takes as options. The default is none. */
+  readonly labels?: readonly string[] | undefined;
   /** The helper for users who are not root. The default is fusermount3 on the PATH. */
   readonly fusermount: string | undefined;
   /** Mount in the mount namespace of this process. */
@@ -96,6 +98,7 @@ export function fuseOptions(options: MountOptions): string[] {
   const list = ["default_permissions"];
   if (options.allowOther) list.push("allow_other");
   if (options.maxRead > 0) list.push(`max_read=${options.maxRead}`);
+  list.push(...(options.labels ?? []));
   return list;
 }
 

@@ -150,13 +150,15 @@ function mountDevice(options: MountOptions, device: number): void {
   );
   if (error < 0)
     throw new MountError(
-      `cannot mount on ${options.mountpoint}: ${errnoMessage(error)}${mountAdvice(error)}`,
+      `cannot mount on ${options.mountpoint}: ${errnoMessage(error)}${mountAdvice(error, options)}`,
     );
 }
 
-function mountAdvice(error: number): string {
+function mountAdvice(error: number, { labels = [] }: MountOptions): string {
   if (error === -EPERM || error === -EACCES)
     return "; mounting needs CAP_SYS_ADMIN, which a container has only if it is given";
+  if (error === -EINVAL && labels.length > 0)
+    return `; ${labels.join(" and ")} needs a kernel with SELinux turned on, and a label that it has`;
   if (error === -ENODEV) return "; the kernel has no fuse: load the module with modprobe fuse";
   return "";
 }

@@ -8,7 +8,16 @@ import {
   FATTR_SIZE,
   FATTR_UID,
 } from "./abi-fuse.ts";
-import { S_IFREG, S_ISGID, S_ISUID, stat, statx, AT_EMPTY_PATH, AT_STATX_SYNC_TYPE, AT_SYMLINK_NOFOLLOW } from "./abi-linux.ts";
+import {
+  S_IFREG,
+  S_ISGID,
+  S_ISUID,
+  stat,
+  statx,
+  AT_EMPTY_PATH,
+  AT_STATX_SYNC_TYPE,
+  AT_SYMLINK_NOFOLLOW,
+} from "./abi-linux.ts";
 import { ENODATA, EPERM, ERANGE, EROFS, ESTALE } from "./errno.ts";
 import type { AttrChanges, Context } from "./filesystem.ts";
 import { XATTR_NAME_MAX } from "./limits.ts";
@@ -189,7 +198,9 @@ export abstract class OverlayAttributes extends OverlayRename {
   #hidePrivate(list: Uint8Array, length: number): number {
     const text = Buffer.from(list.buffer, list.byteOffset, length).toString("latin1");
     const names = text.split("\0").filter((name) => name !== "");
-    const shown = names.map((name) => this.xattrs.toUser(name)).filter((name) => name !== undefined);
+    const shown = names
+      .map((name) => this.xattrs.toUser(name))
+      .filter((name) => name !== undefined);
     if (shown.length === names.length && shown.every((name, index) => name === names[index]))
       return length;
     const bytes = Buffer.from(shown.map((name) => `${name}\0`).join(""), "latin1");
@@ -213,4 +224,3 @@ export abstract class OverlayAttributes extends OverlayRename {
     return this.#layerName;
   }
 }
-

@@ -37,12 +37,12 @@ export interface OverlayShare {
   readonly layers: readonly LayerShare[];
   /** Of the directory where things are made ready; -1 without an upper layer. */
   readonly workFd: number;
-  /** The same as a slot. */
-  readonly workSlot: number;
   /** Of the index; 0 if there is none. */
   readonly indexSlot: number;
   /** Whether whiteouts can be devices; otherwise they are files `.wh.NAME`. */
   readonly makesDevices: boolean;
+  /** Whether a layer lies on a file system that is itself stacked on others. */
+  readonly isStacked: boolean;
   /** Whether the upper layer keeps the overlay's own attributes. */
   readonly hasXattrs: boolean;
 }

@@ -6,10 +6,10 @@
 //
 //     lowerdir=/top:/below::/data,upperdir=/u,workdir=/w,redirect_dir=on,volatile
 //
-// A backslash takes from the character behind it what it would mean: `\,` is a comma in a path, `\:`
-// a colon, `\\` a backslash. `:` separates layers, the topmost first, and `::` comes before each
-// layer that has only the data of metadata copies. `lowerdir+=` and `datadir+=` give one layer each,
-// in which a colon is a colon.
+// A backslash takes from the character behind it what it would mean: `\,` is a comma in a path,
+// `\:` a colon, `\\` a backslash. `:` separates layers, the topmost first, and `::` comes before
+// each layer that has only the data of metadata copies. `lowerdir+=` and `datadir+=` give one layer
+// each, in which a colon is a colon.
 
 import {
   composeIdMaps,
@@ -68,8 +68,8 @@ export interface OverlayConfig {
   /** The default is "auto". */
   readonly xino: Xino;
   /**
-   * The overlay's own attributes are `user.overlay.*` instead of `trusted.overlay.*`. The default is
-   * false, until it turns out that the latter can't be had (see overlay-source.ts).
+   * The overlay's own attributes are `user.overlay.*` instead of `trusted.overlay.*`. The default
+   * is false, until it turns out that the latter can't be had (see overlay-source.ts).
    */
   readonly userxattr: boolean;
   /** Nothing is synchronised, and the upper layer is no good after a crash. Default false. */
@@ -97,7 +97,7 @@ export interface OverlayConfig {
   /** Directories are listed with the inode numbers that lie there, unchecked. Default false. */
   readonly fastIno: boolean;
   /**
-   * `.wh.NAME` and `.wh..wh..opq` in a lower layer hide NAME and everything below, as AUFS has it:
+   * `.wh.NAME` and `.wh..wh..opq` in a layer hide NAME and everything below, as AUFS has it:
    * so containers-storage unpacks images for a mount program. The default is false.
    */
   readonly aufsWhiteouts: boolean;
@@ -237,11 +237,28 @@ function contradictions(given: OverlayGiven, config: OverlayConfig): [boolean, s
   ];
 }
 
-/** At the commas, except those behind a backslash; with all backslashes, and without empty items. */
+/** At the commas, except those behind a backslash. Backslashes stay; empty items are left out. */
 export function splitOverlayList(list: string): string[] {
   // A label of SELinux has commas between quotation marks: context="s,c".
   const items = list.matchAll(/(?:(?<=^|,)[a-z]*context="[^"]*"|\\.|[^,\\]|\\$)+/gs);
   return [...items].map(([item]) => item);
+}
+
+/**
+ * Takes the options of an overlay out of lists, and leaves what is for others. `where` begins
+ * messages. Throws ConfigError.
+ */
+export function takeOverlayOptions(
+  lists: readonly string[],
+  where: string,
+): { overlay: OverlayOptions; rest: string[] } {
+  const overlay = new OverlayOptions();
+  const rest = lists.flatMap(splitOverlayList).filter((item) => {
+    const [spelled = "", ...values] = item.split("=");
+    const value = values.length === 0 ? undefined : values.join("=");
+    return !overlay.take(spelled.replaceAll("_", "-"), value, `${where}${spelled}`);
+  });
+  return { overlay, rest };
 }
 
 /** What a path is written as within a list, so that nothing in it separates. */
@@ -254,7 +271,7 @@ export function unescapeLayer(text: string): string {
   return text.replace(/\\(.)/gs, "$1");
 }
 
-/** The layers of `lowerdir=`. Throws ConfigError. */
+/** The layers of `lowerdir=`. Throws ConfigError, for a message that begins with "lowerdir". */
 export function parseLowerdir(text: string): { lower: string[]; data: string[] } {
   const lower: string[] = [];
   const data: string[] = [];
@@ -264,17 +281,17 @@ export function parseLowerdir(text: string): { lower: string[]; data: string[] }
     const quoted = JSON.stringify(text);
     if (colons.length > 2)
       throw new ConfigError(
-        `lowerdir=${quoted} has ${colons.length} colons in a row: ` +
+        `has ${colons.length} colons in a row in ${quoted}: ` +
           "write : before a layer, and :: before one of data only",
       );
     if (path === "" || (colons !== "" && lower.length === 0))
       throw new ConfigError(
-        `lowerdir=${quoted} has an empty layer: a colon belongs between two paths, ` +
+        `has an empty layer in ${quoted}: a colon belongs between two paths, ` +
           "and one that is part of a path is written \\:",
       );
     if (colons === ":" && data.length > 0)
       throw new ConfigError(
-        `lowerdir=${quoted} has a layer behind one of data only: ` +
+        `has a layer behind one of data only in ${quoted}: ` +
           "those come last, each with :: before it",
       );
     (colons === "::" ? data : lower).push(unescapeLayer(path));
@@ -463,8 +480,8 @@ export class OverlayOptions {
   };
 
   /**
-   * Takes NAME or NAME=VALUE; `name` has `-` for each `_`, `value` its backslashes. `spelled` is how
-   * messages call it. False if it is none of an overlay's. Throws ConfigError.
+   * Takes NAME or NAME=VALUE; `name` has `-` for each `_`, `value` its backslashes. `spelled` is
+   * how messages call it. False if it is none of an overlay's. Throws ConfigError.
    */
   take(name: string, value: string | undefined, spelled: string): boolean {
     // fuse-overlayfs's sync=0 is not mount(8)'s sync.
@@ -511,8 +528,8 @@ export class OverlayOptions {
   }
 
   /**
-   * How ids in the layers and ids as they are shown hang together; undefined if they are the same. A
-   * squash is on top of the ranges. Throws ConfigError.
+   * How ids in the layers and ids as they are shown hang together; undefined if they are the same.
+   * A squash is on top of the ranges. Throws ConfigError.
    */
   ids(): IdMapOptions | undefined {
     const { uids, gids, squashRoot } = this.#read;

@@ -127,9 +127,11 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const upperParent = parent === 0 ? 0 : nodes.upper(parent);
     const from = files.inodes.acquire(lower);
     const dirfd = upperParent === 0 ? -1 : files.inodes.acquire(upperParent);
-    let result = from < 0 ? from : upperParent !== 0 && dirfd < 0 ? dirfd : fstat(from, source.address);
+    let result =
+      from < 0 ? from : upperParent !== 0 && dirfd < 0 ? dirfd : fstat(from, source.address);
     if (result >= 0 && isImmutable(from)) result = -EPERM;
-    if (result >= 0) result = this.#copyFile(node, from, nodes.layer(record), extent, parent, dirfd);
+    if (result >= 0)
+      result = this.#copyFile(node, from, nodes.layer(record), extent, parent, dirfd);
     if (upperParent !== 0) files.inodes.release(upperParent);
     files.inodes.release(lower);
     return result;

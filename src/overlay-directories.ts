@@ -160,9 +160,11 @@ export abstract class OverlayDirectories extends OverlayFiles {
     const { bytes, view } = page;
     const name = at + NAME;
     const length = nameLengthAt(page, name);
-    const isDots = bytes[name] === 0x2e && (length === 1 || (length === 2 && bytes[name + 1] === 0x2e));
+    const isDots =
+      bytes[name] === 0x2e && (length === 1 || (length === 2 && bytes[name + 1] === 0x2e));
     if (!out.begin(length)) return false;
-    const isUnknown = view.getUint32(at + d_ino, true) === 0 && view.getUint32(at + d_ino + 4, true) === 0;
+    const isUnknown =
+      view.getUint32(at + d_ino, true) === 0 && view.getUint32(at + d_ino + 4, true) === 0;
     if (!isDots && (plus || isUnknown)) {
       const { nodes } = this;
       if (!listedName.setFrom(page, name, length)) return true;
@@ -180,4 +182,3 @@ export abstract class OverlayDirectories extends OverlayFiles {
     return true;
   }
 }
-

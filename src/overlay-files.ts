@@ -6,7 +6,14 @@
 // file is not opened so, unless nothing can be copied up. An upper file is, if no handle of its lower
 // one is open, because all handles of an inode have to be of one kind.
 
-import { FS_IOC_FSSETXATTR, FS_IOC_SETFLAGS, O_ACCMODE, O_RDONLY, O_TRUNC, S_IFDIR } from "./abi-linux.ts";
+import {
+  FS_IOC_FSSETXATTR,
+  FS_IOC_SETFLAGS,
+  O_ACCMODE,
+  O_RDONLY,
+  O_TRUNC,
+  S_IFDIR,
+} from "./abi-linux.ts";
 import { EBADF, EISDIR, ESTALE } from "./errno.ts";
 import type { Connection, Context, DataIn, LockOwner, Wishes } from "./filesystem.ts";
 import { DOT } from "./overlay-base.ts";
@@ -60,7 +67,7 @@ export abstract class OverlayFiles extends OverlayAttributes {
 
   override release(
     context: Context,
-    nodeid: number,
+    _nodeid: number,
     fh: number,
     flags: number,
     releaseFlags: number,

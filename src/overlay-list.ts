@@ -245,7 +245,11 @@ export abstract class OverlayList extends OverlayCopyUp {
     const { list } = this;
     const length = nameLengthAt(scan, at + NAME);
     if (isDots(at, length)) return;
-    if (this.hidesPrefix && entryName.setFrom(scan, at + NAME, length) && isWhiteoutName(entryName)) {
+    if (
+      this.hidesPrefix &&
+      entryName.setFrom(scan, at + NAME, length) &&
+      isWhiteoutName(entryName)
+    ) {
       if (!isLast) this.#addWhiteout(at + NAME + 4, length - 4);
       return;
     }
@@ -298,5 +302,7 @@ export function nameLengthAt({ bytes }: Memory, at: number): number {
 
 function isDots(at: number, length: number): boolean {
   const { bytes } = scan;
-  return bytes[at + NAME] === 0x2e && (length === 1 || (length === 2 && bytes[at + NAME + 1] === 0x2e));
+  return (
+    bytes[at + NAME] === 0x2e && (length === 1 || (length === 2 && bytes[at + NAME + 1] === 0x2e))
+  );
 }

@@ -21,7 +21,13 @@ import { log } from "./log.ts";
 import { cstring, smallMemory } from "./memory.ts";
 import { OverlayBase } from "./overlay-base.ts";
 import { EntryName } from "./overlay-name.ts";
-import { NODE_IMPURE, NODE_INDEXED, NODE_METACOPY, NODE_ORIGIN, STACK_XWHITEOUTS } from "./overlay-node-record.ts";
+import {
+  NODE_IMPURE,
+  NODE_INDEXED,
+  NODE_METACOPY,
+  NODE_ORIGIN,
+  STACK_XWHITEOUTS,
+} from "./overlay-node-record.ts";
 import {
   MARK_IMPURE,
   MARK_METACOPY,
@@ -255,7 +261,8 @@ export abstract class OverlayLookup extends OverlayBase {
     const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
     let kind = fd;
     if (fd >= 0) kind = this.#classify(fd, isUpper, isLast);
-    else if (fd === -ENOENT) kind = !isLast && this.hasWhiteoutFile(dirfd, name) ? WHITEOUT : NOTHING;
+    else if (fd === -ENOENT)
+      kind = !isLast && this.hasWhiteoutFile(dirfd, name) ? WHITEOUT : NOTHING;
     files.inodes.release(directory);
     return kind;
   }
@@ -352,7 +359,8 @@ export abstract class OverlayLookup extends OverlayBase {
     const text = fd < 0 ? undefined : this.xattrs.readText(fd, "redirect");
     inodes.release(slot);
     const follows = this.config.redirectDir !== "nofollow";
-    const isSound = text !== undefined && text !== "" && (text.startsWith("/") || !text.includes("/"));
+    const isSound =
+      text !== undefined && text !== "" && (text.startsWith("/") || !text.includes("/"));
     if (follows && isSound) return text;
     this.#refuse("redirect");
     return undefined;
@@ -428,7 +436,9 @@ export abstract class OverlayLookup extends OverlayBase {
     const redirect = this.#readRedirect(this.#slot);
     if (redirect === undefined) return undefined;
     const rest = parts.slice(index + 1);
-    const before = redirect.startsWith("/") ? [redirect.slice(1)] : [...parts.slice(0, index), redirect];
+    const before = redirect.startsWith("/")
+      ? [redirect.slice(1)]
+      : [...parts.slice(0, index), redirect];
     return `/${[...before, ...rest].join("/")}`;
   }
 

@@ -285,7 +285,8 @@ export abstract class OverlayMake extends OverlayList {
     const to = files.inodes.acquire(directory);
     const name = this.name.address;
     let result = made;
-    if (result >= 0) result = from < 0 ? from : to < 0 ? to : this.replace(from, name, to, name, isDirectory);
+    if (result >= 0)
+      result = from < 0 ? from : to < 0 ? to : this.replace(from, name, to, name, isDirectory);
     if (from >= 0) {
       // The whiteout, or what could not be moved.
       if (unlinkat(from, name, 0) < 0) unlinkat(from, name, AT_REMOVEDIR);
@@ -358,4 +359,3 @@ export abstract class OverlayMake extends OverlayList {
     return result;
   }
 }
-

@@ -90,7 +90,8 @@ export abstract class OverlayRemove extends OverlayMake {
     const dirfd = files.inodes.acquire(directory);
     // Its descriptor has to be there before the name goes: what was removed can't be opened again.
     if (upper !== 0) files.inodes.acquire(upper);
-    const result = dirfd < 0 ? dirfd : this.#removeName(dirfd, upper !== 0, hasLower === 1, isDirectory);
+    const result =
+      dirfd < 0 ? dirfd : this.#removeName(dirfd, upper !== 0, hasLower === 1, isDirectory);
     if (upper !== 0) files.inodes.release(upper);
     files.inodes.release(directory);
     return result;
@@ -153,7 +154,8 @@ export abstract class OverlayRemove extends OverlayMake {
     const fd = files.openAt(share.workFd, temporary, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
     result = old < 0 ? old : fd;
     if (result >= 0) result = this.#dressLike(fd, old);
-    if (result >= 0) result = renameat2(share.workFd, temporary, dirfd, name.address, RENAME_EXCHANGE);
+    if (result >= 0)
+      result = renameat2(share.workFd, temporary, dirfd, name.address, RENAME_EXCHANGE);
     files.inodes.release(upper);
     if (result < 0) {
       if (fd >= 0) close(fd);

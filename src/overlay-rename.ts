@@ -85,7 +85,16 @@ export abstract class OverlayRename extends OverlayRemove {
     if (result >= 0 && isExchange) result = this.copyUp(victim, DATA);
     if (result < 0) return result;
     this.#lockBoth(node, victim);
-    result = this.#renameUpper(parent, newParent, node, victim, from, to, hasLower === 1, isExchange);
+    result = this.#renameUpper(
+      parent,
+      newParent,
+      node,
+      victim,
+      from,
+      to,
+      hasLower === 1,
+      isExchange,
+    );
     if (result >= 0) {
       if (isExchange) nodes.exchangeNames(parent, this.name, newParent, this.newName);
       else nodes.moveName(parent, this.name, newParent, this.newName);
@@ -141,7 +150,8 @@ export abstract class OverlayRename extends OverlayRemove {
     if (result >= 0) result = this.#prepare(node, parent, this.name, newParent, isSame);
     if (result >= 0 && isExchange)
       result = this.#prepare(victim, newParent, this.newName, parent, isSame);
-    if (result >= 0) result = this.#markBoth(node, newParent, toFd, isExchange ? victim : 0, parent, fromFd);
+    if (result >= 0)
+      result = this.#markBoth(node, newParent, toFd, isExchange ? victim : 0, parent, fromFd);
     if (result >= 0)
       result = isExchange
         ? renameat2(fromFd, this.name.address, toFd, this.newName.address, RENAME_EXCHANGE)

@@ -104,7 +104,9 @@ export class OverlayXattrs {
   /** The value as text, each byte one character; undefined if there is none. */
   readText(fd: number, name: PrivateName): string | undefined {
     const length = this.read(fd, name);
-    return length < 0 ? undefined : Buffer.from(this.value.bytes.subarray(0, length)).toString("latin1");
+    return length < 0
+      ? undefined
+      : Buffer.from(this.value.bytes.subarray(0, length)).toString("latin1");
   }
 
   /** Returns 0 or -errno. */
@@ -134,7 +136,9 @@ export class OverlayXattrs {
 
   /** What a user's attribute is called in a layer: those that look like ours are set apart. */
   toLayer(name: string): string {
-    return name.startsWith(this.prefix) ? `${this.prefix}overlay.${name.slice(this.prefix.length)}` : name;
+    return name.startsWith(this.prefix)
+      ? `${this.prefix}overlay.${name.slice(this.prefix.length)}`
+      : name;
   }
 
   /** What a layer's attribute is called for users; undefined if it is not for them. */

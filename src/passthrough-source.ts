@@ -41,7 +41,7 @@ export function openSource(source: string, times?: AccessTimes): number {
   // Only root may copy a mount.
   const wanted = times === undefined || geteuid() !== 0 ? 0 : attributes(times);
   if (wanted !== 0) {
-    const root = openCopy(passingString(source), wanted);
+    const root = openMountCopy(source, wanted, AT_RECURSIVE);
     if (root >= 0) return root;
     const why = errnoMessage(root);
     log.warn(`access times change as on the mount of ${source}, which can't be copied: ${why}`);
@@ -58,17 +58,21 @@ function attributes(times: AccessTimes): number {
   );
 }
 
-/** The copy is mounted nowhere, and goes with its last descriptor. */
-function openCopy(path: number, wanted: number): number {
-  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
-  const root = open_tree(AT_FDCWD, path, flags);
+/**
+ * A descriptor of the root of a copy of the mount that a directory lies on, from there on, with the
+ * attributes `wanted` (MOUNT_ATTR_*); `below` is AT_RECURSIVE to have the mounts below copied too. The copy
+ * is mounted nowhere, and goes with its last descriptor. Returns -errno if that is not allowed.
+ */
+export function openMountCopy(path: string, wanted: number, below = 0): number {
+  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | below;
+  const root = open_tree(AT_FDCWD, passingString(path), flags);
   if (root < 0) return root;
   argument.bytes.fill(0);
   writeU64(argument.view, mount_attr.attr_set, wanted);
   if (wanted & (MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME))
     writeU64(argument.view, mount_attr.attr_clr, MOUNT_ATTR__ATIME);
   const { address } = argument;
-  const all = AT_EMPTY_PATH | AT_RECURSIVE;
+  const all = AT_EMPTY_PATH | below;
   const result = mount_setattr(root, EMPTY.address, all, address, mount_attr.sizeof);
   if (result === 0) return root;
   close(root);

@@ -33,7 +33,7 @@ const LOCAL_FILE_SYSTEMS = new Set([
   0x858458f6, // ramfs
 ]);
 /** File systems that are stacked on others. */
-const STACKED_FILE_SYSTEMS = new Set([0x794c7630 /* overlayfs */, 0xf15f /* ecryptfs */]);
+export const STACKED_FILE_SYSTEMS = new Set([0x794c7630 /* overlayfs */, 0xf15f /* ecryptfs */]);
 
 // Scratch memory of the thread, for all file systems that it serves.
 const figures = smallMemory(statfs.sizeof);

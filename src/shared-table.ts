@@ -31,6 +31,7 @@ export class SharedLayout {
   area(name: string, size: number): number {
     const offset = roundUp(this.#size, 64);
     this.#size = offset + size;
+    assert(this.#size < 2 ** 31, "offsets in shared memory are 32-bit integers");
     for (const character of `${name}:${offset}:${size};`)
       this.#hash = Math.imul(this.#hash ^ character.charCodeAt(0), 0x01000193);
     return offset;

@@ -18,6 +18,13 @@ import {
 } from "./id-map.ts";
 import { MOUNTS_MAX } from "./limits.ts";
 import {
+  takeOverlayOptions,
+  type OverlayConfig,
+  type OverlayGiven,
+  type OverlayOptions,
+} from "./overlay-config.ts";
+import { overlayName } from "./overlay-source.ts";
+import {
   CACHE_POLICIES,
   ConfigError,
   FILE_HANDLES,
@@ -25,11 +32,23 @@ import {
   type PassthroughConfig,
 } from "./passthrough-config.ts";
 
-export interface VfsMountConfig {
+/** A file system at a path of the tree. */
+export type VfsMountConfig = PassthroughMountConfig | OverlayMountConfig;
+
+interface MountConfig {
   /** Normalised absolute path in the tree: "/", "/a/b". */
   readonly path: string;
-  readonly passthrough: PassthroughConfig;
   readonly ids: IdMapOptions | undefined;
+}
+
+export interface PassthroughMountConfig extends MountConfig {
+  readonly passthrough: PassthroughConfig;
+  readonly overlay?: undefined;
+}
+
+export interface OverlayMountConfig extends MountConfig {
+  readonly overlay: OverlayConfig;
+  readonly passthrough?: undefined;
 }
 
 export interface VfsConfig {
@@ -68,7 +87,7 @@ export interface OptionValues {
   refuse(name: string, problem: string): void;
 }
 
-const BACKENDS = ["passthrough"] as const;
+const BACKENDS = ["passthrough", "overlay"] as const;
 const COMPONENT_BYTES_MAX = 255;
 const ID_MAX = 2 ** 32 - 2;
 /** How much of a wrong value a message shows. */
@@ -98,6 +117,49 @@ export function backendConfig(
   });
 }
 
+/** An overlay at `path`. `resolve` makes paths absolute. Throws ConfigError. */
+export function overlayMount(
+  path: string,
+  overlay: OverlayOptions,
+  resolve: (path: string) => string,
+  defaults: OverlayGiven,
+): OverlayMountConfig {
+  const resolveValid = (directory: string): string => {
+    validateDirectory("a layer", directory);
+    return resolve(directory);
+  };
+  return { path, overlay: overlay.config(resolveValid, defaults), ids: overlay.ids() };
+}
+
+/** An overlay among other mounts, by a list as in the -o of `overlay`. Throws ConfigError. */
+export function readOverlayMount(
+  path: string,
+  list: string,
+  how: {
+    /** Begins messages about an option. */
+    readonly where: string;
+    readonly resolve: (path: string) => string;
+    readonly commandLine: CommandLine;
+  },
+): OverlayMountConfig {
+  const { connection, ids, spelled } = how.commandLine;
+  const { overlay, rest } = takeOverlayOptions([list], how.where);
+  for (const item of rest) {
+    const name = item.replace(/=.*$/s, "");
+    const elsewhere = spelled(name.replaceAll("_", "-"));
+    throw new ConfigError(
+      elsewhere === undefined
+        ? `unknown option ${JSON.stringify(item)} of an overlay`
+        : `${how.where}${name} is the same for all mounts: give it as ${elsewhere}`,
+    );
+  }
+  const { writeback, kernelPassthrough, xattr } = connection;
+  const defaults = { writeback, kernelPassthrough, noxattrs: xattr === false };
+  const mount = overlayMount(path, overlay, how.resolve, defaults);
+  validateIds(mount.ids, ids);
+  return mount;
+}
+
 export function connectionConfig(values: OptionValues): ConnectionConfig {
   return {
     writeback: values.switch("writeback"),
@@ -119,6 +181,11 @@ export function idMapOptions(values: OptionValues): IdMapOptions | undefined {
   refuseIds(options, values, "");
   const none = uids.length === 0 && gids.length === 0;
   return none && squashUid === undefined && squashGid === undefined ? undefined : options;
+}
+
+/** What a mount shows, for a person: the directory that it is of. */
+export function sourceName({ passthrough, overlay }: VfsMountConfig): string {
+  return overlay === undefined ? passthrough.source : overlayName(overlay);
 }
 
 /** Throws ConfigError if a mount's own map and that of all mounts leave no id. */
@@ -241,6 +308,7 @@ function readMount(
   if (path !== undefined) values.check("path", () => validatePath(path));
   const backend = values.required("backend");
   if (backend !== undefined) values.choice("backend", BACKENDS);
+  if (backend === "overlay") return readOverlay(path, values, problems, commandLine);
   const source = values.required("source");
   if (source !== undefined) values.check("source", () => validateDirectory('"source"', source));
   let passthrough: PassthroughConfig | undefined;
@@ -259,6 +327,24 @@ function readMount(
   values.refuseTheRest(commandLine);
   if (path === undefined || passthrough === undefined) return undefined;
   return { path, passthrough, ids };
+}
+
+function readOverlay(
+  path: string | undefined,
+  values: ObjectValues,
+  problems: Problems,
+  commandLine: CommandLine,
+): OverlayMountConfig | undefined {
+  const list = values.required("options");
+  let mount: OverlayMountConfig | undefined;
+  if (path !== undefined && list !== undefined)
+    values.check("options", () => {
+      const resolve = (directory: string): string =>
+        directory.startsWith("/") ? directory : `${problems.directory}${directory}`;
+      mount = readOverlayMount(path, list, { where: "", resolve, commandLine });
+    });
+  values.refuseTheRest(commandLine);
+  return mount;
 }
 
 /** Ranges of the file and of the command line add up; a squash can be in one of them. */

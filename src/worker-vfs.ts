@@ -2,6 +2,7 @@
 // has published it (see daemon-vfs.ts).
 
 import { Memory } from "./memory.ts";
+import { OverlayFs, type OverlayShare } from "./overlay.ts";
 import { PassthroughFs, type PassthroughShare, type ServingThread } from "./passthrough.ts";
 import { Vfs, type VfsMount, type VfsState } from "./vfs.ts";
 import type { VfsShare } from "./vfs-share.ts";
@@ -12,16 +13,34 @@ export interface Published {
   readonly backends: { readonly [mountId: string]: PublishedBackend };
 }
 
-export interface PublishedBackend {
-  readonly share: PassthroughShare;
+export type PublishedBackend = PublishedShare & {
   readonly memory: { readonly address: number; readonly size: number };
+};
+
+/** What kind of file system it is, and what its threads share besides the memory. */
+export type PublishedShare =
+  | { readonly kind: "passthrough"; readonly share: PassthroughShare }
+  | { readonly kind: "overlay"; readonly share: OverlayShare };
+
+/** A file system that the daemon serves. */
+export type BackendFs = PassthroughFs | OverlayFs;
+
+/** A thread's own view of a file system that all share. */
+export function makeBackend(
+  published: PublishedShare,
+  memory: Memory,
+  thread: ServingThread,
+): BackendFs {
+  return published.kind === "overlay"
+    ? new OverlayFs(memory, published.share, thread)
+    : new PassthroughFs(memory, published.share, thread);
 }
 
 export class WorkerVfs {
   readonly vfs: Vfs;
   readonly #share: VfsShare;
   readonly #thread: ServingThread;
-  readonly #backends = new Map<number, PassthroughFs>();
+  readonly #backends = new Map<number, BackendFs>();
 
   constructor(share: VfsShare, thread: Omit<ServingThread, "relieve">, fixed: boolean) {
     this.#share = share;
@@ -43,8 +62,9 @@ export class WorkerVfs {
     this.vfs.adopt(state, (mount) => this.#make(mount, backends[mount.id]!));
   }
 
-  #make({ id }: VfsMount, { share, memory }: PublishedBackend): PassthroughFs {
-    const fs = new PassthroughFs(new Memory(memory.address, memory.size), share, this.#thread);
+  #make({ id }: VfsMount, backend: PublishedBackend): BackendFs {
+    const memory = new Memory(backend.memory.address, backend.memory.size);
+    const fs = makeBackend(backend, memory, this.#thread);
     this.#backends.set(id, fs);
     return fs;
   }

@@ -44,6 +44,7 @@ const UNITS: Record<string, readonly string[]> = {
     "<linux/stat.h>",
     "<linux/time_types.h>",
     "<linux/uio.h>",
+    "<linux/xattr.h>",
   ],
   libc: [
     "<dirent.h>",

@@ -7,14 +7,19 @@ import { join } from "node:path";
 import { MS_DIRSYNC, MS_NODIRATIME, MS_SYNCHRONOUS } from "../src/abi-linux.ts";
 import { defaultWorkers } from "../src/cli-daemon.ts";
 import { renderHelp } from "../src/cli-help.ts";
-import { DIRECTORY_OPTIONS, PASSTHROUGH_OPTIONS, VFS_OPTIONS } from "../src/cli-options.ts";
+import {
+  DIRECTORY_OPTIONS,
+  OVERLAY_OPTIONS,
+  PASSTHROUGH_OPTIONS,
+  VFS_OPTIONS,
+} from "../src/cli-options.ts";
 import { UsageError } from "../src/cli-parse.ts";
 import { main, readCommandLine } from "../src/cli.ts";
 import type { DaemonOptions, MountOptions } from "../src/daemon.ts";
 import type { IdMapOptions } from "../src/id-map.ts";
 import { ConfigError, type PassthroughConfig } from "../src/passthrough-config.ts";
 import { geteuid } from "../src/syscall.ts";
-import type { VfsMountConfig } from "../src/vfs-config.ts";
+import type { PassthroughMountConfig } from "../src/vfs-config.ts";
 
 const isRoot = geteuid() === 0;
 
@@ -38,10 +43,12 @@ function vfs(...args: string[]): DaemonOptions {
 }
 
 /** What one --mount is understood as. */
-function mounted(text: string, ...args: string[]): VfsMountConfig {
+function mounted(text: string, ...args: string[]): PassthroughMountConfig {
   const { mounts } = vfs("--mount", text, ...args).vfs;
   expect(mounts).toHaveLength(1);
-  return mounts[0]!;
+  const [mount] = mounts;
+  if (mount?.passthrough === undefined) throw new Error(`not a passthrough: ${text}`);
+  return mount;
 }
 
 function helper(name: string, ...args: string[]): DaemonOptions {
@@ -51,7 +58,7 @@ function helper(name: string, ...args: string[]): DaemonOptions {
 /** The configuration of the only directory that is served. */
 function configOf({ vfs }: DaemonOptions): PassthroughConfig {
   expect(vfs.mounts).toHaveLength(1);
-  return vfs.mounts[0]!.passthrough;
+  return vfs.mounts[0]!.passthrough!;
 }
 
 /** The message that refuses the command line. */
@@ -368,6 +375,7 @@ describe("--help and --version", () => {
     [["passthrough", "/src", "--help"], "passthrough"],
     [["vfs", "--help"], "vfs"],
     [["--help", "vfs"], "vfs"],
+    [["overlay", "--help"], "overlay"],
   ];
   test.each(helps)("%j asks for help", (args, command) => {
     expect(read(...args)).toEqual({ kind: "help", command });
@@ -375,6 +383,7 @@ describe("--help and --version", () => {
 
   test.each([
     ["passthrough", PASSTHROUGH_OPTIONS],
+    ["overlay", OVERLAY_OPTIONS],
     ["vfs", VFS_OPTIONS],
   ])(
     "the help of %s names every option with its default, in 100 columns",
@@ -407,6 +416,7 @@ describe("--help and --version", () => {
   test("the help of the program names every command", async () => {
     const help = await renderHelp(undefined, "1.2.3");
     expect(help).toMatch(/^ *passthrough {4}Serve/m);
+    expect(help).toMatch(/^ *overlay {4}Serve/m);
     expect(help).toMatch(/^ *vfs {4}Serve/m);
   });
 });
@@ -437,12 +447,12 @@ describe("vfs", () => {
       "--mount=/a/b=passthrough:/src",
     );
     expect(options.vfs.mounts.map(({ path }) => path)).toEqual(["/a", "/", "/a/b"]);
-    expect(options.vfs.mounts.map(({ passthrough: { source } }) => source)).toEqual([
+    expect(options.vfs.mounts.map(({ passthrough: own }) => own?.source)).toEqual([
       `${process.cwd()}/one/../two`,
       "/src",
       "/src",
     ]);
-    expect(options.vfs.mounts.map(({ passthrough: { cache } }) => cache)).toEqual([
+    expect(options.vfs.mounts.map(({ passthrough: own }) => own?.cache)).toEqual([
       "always",
       "auto",
       "auto",
@@ -510,7 +520,10 @@ describe("vfs", () => {
     ["a=passthrough:/b", /^--mount a: "a" cannot be .* does not begin with a slash; write "\/a"$/],
     ["/a/=passthrough:/b", /^--mount \/a\/: .* ends with a slash; write "\/a"$/],
     ["/..=passthrough:/b", /^--mount \/..: .* the name ".."/],
-    ["/a=overlay:/b", /^--mount \/a: unknown backend "overlay"; there is "passthrough"$/],
+    [
+      "/a=btrfs:/b",
+      /^--mount \/a: unknown backend "btrfs"; there are "passthrough" and "overlay"$/,
+    ],
     ["/a=passthrough:", /^--mount \/a: SRC must not be empty/],
     ["/a=passthrough:,mntid", /^--mount \/a: SRC must not be empty/],
     ["/a=passthrough:/\u{fffd}", /^--mount \/a: SRC .* is not valid UTF-8/],

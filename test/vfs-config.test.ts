@@ -137,7 +137,7 @@ describe("a file", () => {
   test("finds a source beside itself", () => {
     const sourceOf = (source: string): string | undefined =>
       parse(`{"mounts": [{"path": "/a", "backend": "passthrough", "source": "${source}"}]}`)
-        .mounts[0]?.passthrough.source;
+        .mounts[0]?.passthrough?.source;
     expect(sourceOf("data")).toBe("/etc/fuse/data");
     expect(sourceOf("../data/")).toBe("/etc/fuse/../data/");
     expect(sourceOf("/data")).toBe("/data");
@@ -270,8 +270,16 @@ describe("refused is", () => {
       '2: a mount must have a "source"',
     ],
     [
-      '{ "mounts": [{ "path": "/a",\n"backend": "overlay", "source": "/s" }] }',
-      '2: "backend" must be one of passthrough, not "overlay"',
+      '{ "mounts": [{ "path": "/a",\n"backend": "btrfs", "source": "/s" }] }',
+      '2: "backend" must be one of passthrough, overlay, not "btrfs"',
+    ],
+    [
+      '{ "mounts": [{ "path": "/a", "backend": "overlay",\n"options": "lowerdir=/a,upperdir=/b" }] }',
+      "2: upperdir needs a workdir: give workdir=DIR, an empty directory on the same file system",
+    ],
+    [
+      '{ "mounts": [{ "path": "/a", "backend": "overlay",\n"options": "lowerdir=/a,cache=no" }] }',
+      '2: unknown option "cache=no" of an overlay',
     ],
     [
       '{ "mounts": [{ "path": "/a", "backend": "passthrough",\n"source": "" }] }',
@@ -480,6 +488,40 @@ function example(property: Property): unknown {
   const { enum: choices, examples, type } = definition ?? property;
   return type === "boolean" ? true : (choices?.[0] ?? examples?.[0]);
 }
+
+describe("an overlay", () => {
+  const list = "lowerdir=l1:/l2,upperdir=u,workdir=../w,uidmapping=0:1000:1,volatile";
+  const one = (options: string): string =>
+    JSON.stringify({ mounts: [{ path: "/a", backend: "overlay", options }] });
+
+  test("has its options in a list, with paths relative to the file", () => {
+    const [mount] = parse(one(list)).mounts;
+    expect(mount?.overlay).toMatchObject({
+      lower: ["/etc/fuse/l1", "/l2"],
+      upper: "/etc/fuse/u",
+      work: "/etc/fuse/../w",
+      volatile: true,
+    });
+    const uids = [{ internal: 0, external: 1000, length: 1 }];
+    expect(mount).toMatchObject({ path: "/a", ids: { uids, gids: [] } });
+  });
+
+  test("has no source, and no options of a directory", () => {
+    const text = '{ "mounts": [\n{ "path": "/a", "backend": "overlay",\n"source": "/s" }] }';
+    expect(refusal(text)).toEqual([
+      `${FILE}:2: a mount must have a "options"`,
+      `${FILE}:3: "source" is not an option of a mount`,
+    ]);
+  });
+
+  test("is in the schema", () => {
+    const { properties, required } = schema.$defs.overlay;
+    expect(required).toEqual(Object.keys(properties));
+    const [options] = properties.options.examples;
+    expect(parse(one(options!)).mounts[0]?.overlay?.lower).toEqual(["/srv/base"]);
+    expect(properties.backend.enum).toEqual(["overlay"]);
+  });
+});
 
 describe("the schema", () => {
   const top: Readonly<Record<string, Property>> = schema.properties;

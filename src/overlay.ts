@@ -1,0 +1,298 @@
+// The overlay file system: a userspace overlayfs, compatible on disk with the kernel's.
+
+import {
+  AT_FDCWD,
+  AT_REMOVEDIR,
+  FS_IOC_GETFSUUID,
+  MOUNT_ATTR_NOATIME,
+  MOUNT_ATTR_RDONLY,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_PATH,
+  O_RDONLY,
+  S_IFCHR,
+  stat,
+  statfs,
+} from "./abi-linux.ts";
+import { FUSE_PASSTHROUGH, FUSE_ROOT_ID } from "./abi-fuse.ts";
+import { assert } from "./assert.ts";
+import { EEXIST, ENOENT, errnoMessage } from "./errno.ts";
+import type { Wishes } from "./filesystem.ts";
+import { cstring, passingString, smallMemory, type Memory } from "./memory.ts";
+import { type LayerShare, type OverlayShare } from "./overlay-base.ts";
+import type { OverlayConfig } from "./overlay-config.ts";
+import { OverlayDirectories } from "./overlay-directories.ts";
+import { Found } from "./overlay-found.ts";
+import { NODE_IMPURE } from "./overlay-node-record.ts";
+import { NodeTable } from "./overlay-nodes.ts";
+import { removeTree } from "./overlay-remove.ts";
+import { MARK_IMPURE, OverlayXattrs } from "./overlay-xattrs.ts";
+import {
+  ConfigError,
+  descriptorLimit,
+  passthroughConfig,
+  STACKED_FILE_SYSTEMS,
+  type PassthroughConfig,
+  type PassthroughShare,
+} from "./passthrough.ts";
+import { passthroughAreas } from "./passthrough-base.ts";
+import { InodeTable } from "./passthrough-inodes.ts";
+import type { LockWaiters } from "./passthrough-locks.ts";
+import { ProcFds } from "./passthrough-proc.ts";
+import { openMountCopy } from "./passthrough-source.ts";
+import { readU64 } from "./request.ts";
+import { createShared, SharedLayout } from "./shared-table.ts";
+import {
+  close,
+  faccessat,
+  fstat,
+  fstatfs,
+  geteuid,
+  ioctl,
+  mkdirat,
+  mknodat,
+  openat,
+  unlinkat,
+} from "./syscall.ts";
+
+export type { OverlayShare } from "./overlay-base.ts";
+
+const DOT = cstring(".");
+const WORK = cstring("work");
+const INDEX = cstring("index");
+const TEST = cstring("#test");
+const INCOMPAT = cstring("work/incompat");
+const VOLATILE = cstring("work/incompat/volatile");
+const NO_UUID = "00000000000000000000000000000000";
+
+export class OverlayFs extends OverlayDirectories {
+  override init(wishes: Wishes, offeredFlags: number, offeredFlags2: number): void {
+    super.init(wishes, offeredFlags, offeredFlags2);
+    if (wishes.flags2 & offeredFlags2 & FUSE_PASSTHROUGH)
+      wishes.maxStackDepth = this.share.isStacked ? 2 : 1;
+  }
+
+  /** Gives up cached descriptors, for others that need them. False if there are none to give. */
+  relieve(): boolean {
+    return this.files.relieve();
+  }
+
+  /**
+   * Closes every descriptor, when no thread serves it any more. `device` is the mount's. After this
+   * nothing of it may be called.
+   */
+  dispose(device: number): void {
+    this.files.dispose(device);
+    for (const { mountFd } of this.share.layers) close(mountFd);
+    if (this.share.workFd >= 0) close(this.share.workFd);
+  }
+
+  /** Whether the kernel may know more files than there are descriptors. */
+  get hasFileHandles(): boolean {
+    return this.files.hasFileHandles;
+  }
+
+  /** Nobody else uses the layers' files, so the kernel keeps the locks. */
+  lockWaiters(): LockWaiters | undefined {
+    return undefined;
+  }
+}
+
+/** Opens the layers and makes the state that the workers will share. Throws ConfigError. */
+export function shareOverlay(config: OverlayConfig): { memory: Memory; share: OverlayShare } {
+  const layout = new SharedLayout();
+  const descriptors = descriptorLimit();
+  const areas = passthroughAreas(layout, descriptors);
+  const nodes = NodeTable.areas(layout);
+  const memory = createShared(layout);
+  const files: PassthroughShare = {
+    config: filesConfig(config),
+    areas,
+    descriptors,
+    procFd: ProcFds.openDirectory(),
+    dropsForgotten: true,
+  };
+  const opening = new Opening(config, memory, files);
+  const share = { ...opening.open(), config, files, nodes };
+  opening.addRoot(new NodeTable(memory, nodes, () => {}), share);
+  return { memory, share };
+}
+
+/** How the layers' files are served. Nobody else changes them, so the kernel keeps what it reads. */
+function filesConfig(config: OverlayConfig): PassthroughConfig {
+  const { timeout } = config;
+  return passthroughConfig({
+    source: config.upper ?? config.lower[0]!,
+    cache: "always",
+    attrTimeout: timeout,
+    entryTimeout: timeout,
+    xattr: !config.noxattrs,
+    writeback: config.writeback,
+    kernelPassthrough: config.kernelPassthrough,
+    locks: false,
+  });
+}
+
+/** Opens what an overlay is made of. */
+class Opening {
+  readonly #config: OverlayConfig;
+  readonly #inodes: InodeTable;
+  readonly #xattrs: OverlayXattrs;
+  readonly #stat = smallMemory(stat.sizeof);
+  readonly #figures = smallMemory(statfs.sizeof);
+  readonly #uuid = smallMemory(24);
+  #isStacked = false;
+  #upper = 0;
+
+  constructor(config: OverlayConfig, memory: Memory, files: PassthroughShare) {
+    this.#config = config;
+    const proc = new ProcFds(files.procFd);
+    const { mntid, useHostIno, inodeFileHandles: fileHandles } = files.config;
+    const options = { fileHandles, mntid, useHostIno };
+    this.#inodes = new InodeTable(memory, files.areas.inodes, options, proc);
+    this.#xattrs = new OverlayXattrs(proc, config.userxattr);
+  }
+
+  open(): Omit<OverlayShare, "config" | "files" | "nodes"> {
+    const { upper, lower, data } = this.#config;
+    // The first on its file system: files that are opened by handle are to be writable.
+    if (upper !== undefined) this.#upper = this.#addSlot(this.#openPath("upperdir", upper), upper);
+    const work = this.#openWork();
+    const layers = [...lower, ...data].map((path) => this.#openLayer(path));
+    return { ...work, layers, isStacked: this.#isStacked };
+  }
+
+  #openPath(option: string, path: string): number {
+    const fd = openat(AT_FDCWD, passingString(path), O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0) throw new ConfigError(`cannot open ${option}=${path}: ${errnoMessage(fd)}`);
+    return fd;
+  }
+
+  #addSlot(fd: number, path: string): number {
+    if (fstatfs(fd, this.#figures.address) >= 0)
+      this.#isStacked ||= STACKED_FILE_SYSTEMS.has(readU64(this.#figures.view, statfs.f_type));
+    fstat(fd, this.#stat.address);
+    const slot = this.#inodes.remember(fd, this.#stat);
+    if (slot < 0) throw new ConfigError(`cannot use the layer ${path}: ${errnoMessage(slot)}`);
+    return slot;
+  }
+
+  /** Nothing is written to a lower layer, be it by mistake, nor are its access times. */
+  #openLayer(path: string): LayerShare {
+    const wanted = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME;
+    const copy = geteuid() === 0 ? openMountCopy(path, wanted) : -1;
+    const fd = copy >= 0 ? copy : this.#openPath("lowerdir", path);
+    const mountFd = openat(fd, DOT.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (mountFd < 0)
+      throw new ConfigError(`cannot read the layer ${path}: ${errnoMessage(mountFd)}`);
+    return { root: this.#addSlot(fd, path), mountFd, uuid: this.#readUuid(mountFd) };
+  }
+
+  #readUuid(fd: number): string {
+    const { bytes, address } = this.#uuid;
+    const isOff = this.#config.uuid === "off";
+    if (isOff || ioctl(fd, FS_IOC_GETFSUUID, address) < 0 || bytes[0] !== 16) return NO_UUID;
+    return Buffer.from(bytes.subarray(1, 17)).toString("hex");
+  }
+
+  #openWork(): Pick<OverlayShare, "workFd" | "indexSlot" | "makesDevices" | "hasXattrs"> {
+    const { work } = this.#config;
+    if (work === undefined)
+      return { workFd: -1, indexSlot: 0, makesDevices: true, hasXattrs: true };
+    const dirfd = this.#openPath("workdir", work);
+    try {
+      const workFd = this.#makeDirectory(dirfd, WORK, work);
+      if (faccessat(dirfd, VOLATILE.address, 0) === 0)
+        throw new ConfigError(
+          `the overlay of workdir=${work} was volatile and did not end in order, so its upper ` +
+            `layer may be incomplete: begin with new directories, or, if that is acceptable, ` +
+            `remove ${work}/work/incompat/volatile`,
+        );
+      this.#clean(dirfd, work);
+      const fresh = this.#makeDirectory(dirfd, WORK, work);
+      close(workFd);
+      if (this.#config.volatile) this.#markVolatile(dirfd, work);
+      return {
+        workFd: fresh,
+        indexSlot: this.#config.index ? this.#addIndex(dirfd, work) : 0,
+        makesDevices: this.#canMakeDevices(fresh),
+        hasXattrs: this.#hasXattrs(fresh),
+      };
+    } finally {
+      close(dirfd);
+    }
+  }
+
+  #makeDirectory(dirfd: number, name: Memory, work: string): number {
+    const made = mkdirat(dirfd, name.address, 0o700);
+    const flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    const fd = made < 0 && made !== -EEXIST ? made : openat(dirfd, name.address, flags, 0);
+    if (fd < 0) throw new ConfigError(`cannot use workdir=${work}: ${errnoMessage(fd)}`);
+    return fd;
+  }
+
+  /** What was not finished when an earlier mount ended is of no use. */
+  #clean(dirfd: number, work: string): void {
+    const result = removeTree(dirfd, WORK.address);
+    if (result < 0 && result !== -ENOENT)
+      throw new ConfigError(`cannot clear ${work}/work: ${errnoMessage(result)}`);
+  }
+
+  #markVolatile(dirfd: number, work: string): void {
+    mkdirat(dirfd, INCOMPAT.address, 0o700);
+    const result = mkdirat(dirfd, VOLATILE.address, 0o700);
+    if (result < 0)
+      throw new ConfigError(`cannot mark workdir=${work} as volatile: ${errnoMessage(result)}`);
+  }
+
+  #addIndex(dirfd: number, work: string): number {
+    close(this.#makeDirectory(dirfd, INDEX, work));
+    const fd = openat(dirfd, INDEX.address, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    return this.#addSlot(fd, `${work}/index`);
+  }
+
+  #canMakeDevices(workFd: number): boolean {
+    const made = mknodat(workFd, TEST.address, S_IFCHR, 0);
+    if (made >= 0) unlinkat(workFd, TEST.address, 0);
+    return made >= 0;
+  }
+
+  #hasXattrs(workFd: number): boolean {
+    if (mkdirat(workFd, TEST.address, 0o700) < 0) return false;
+    const fd = openat(workFd, TEST.address, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    const has = fd >= 0 && this.#xattrs.writeText(fd, "opaque", "y") >= 0;
+    if (fd >= 0) close(fd);
+    unlinkat(workFd, TEST.address, AT_REMOVEDIR);
+    return has;
+  }
+
+  /** Makes the root out of the layers' roots. */
+  addRoot(nodes: NodeTable, { layers }: OverlayShare): void {
+    const found = new Found();
+    const { lower } = this.#config;
+    found.upper = this.#upper;
+    for (const [layer] of lower.entries()) found.add(layers[layer]!.root, layer);
+    const top = this.#upper === 0 ? found.slots[0]! : this.#upper;
+    this.#statSlot(top);
+    found.mode = this.#stat.u32[stat.st_mode >> 2]!;
+    found.key = top;
+    if (this.#upper !== 0) {
+      const fd = this.#inodes.acquire(this.#upper);
+      if (fd >= 0 && this.#xattrs.marks(fd) & MARK_IMPURE) found.flags |= NODE_IMPURE;
+      this.#inodes.release(this.#upper);
+    }
+    const first = found.slots[0]!;
+    this.#statSlot(first);
+    found.inoLow = this.#stat.i32[stat.st_ino >> 2]!;
+    found.inoHigh = this.#stat.i32[(stat.st_ino >> 2) + 1]! ^ this.#inodes.inoOffset(first);
+    const root = nodes.addRoot(found);
+    assert(root === FUSE_ROOT_ID, "the root is the first node");
+  }
+
+  #statSlot(slot: number): void {
+    const fd = this.#inodes.acquire(slot);
+    if (fd >= 0) fstat(fd, this.#stat.address);
+    this.#inodes.release(slot);
+  }
+}
