@@ -9,6 +9,7 @@ import {
   ACLS,
   chooseOperations,
   directoryPath,
+  FILES,
   filePath,
   MODES,
   offset,
@@ -21,6 +22,7 @@ import {
   World,
   XATTRS,
   type Operation,
+  type Row,
   type Table,
 } from "./differential-operations.ts";
 import { ACL_ACCESS, ACL_DEFAULT, alice, bob, pattern, STAFF } from "./posix-place.ts";
@@ -143,21 +145,26 @@ const layerTable: Table = {
     },
   ),
   layerLink: row(
-    3,
+    6,
     (r) => [filePath(r), filePath(r)],
     (w, from, to) => c.link(`${w.root}/${from}`, inLayer(w, to)),
   ),
   layerXattr: row(
-    3,
+    5,
     (r) => [path(r), r.pick(XATTRS), r.below(300)],
     (w, p, name, size) => c.lsetxattr(`${w.root}/${p}`, name, pattern(size)),
   ),
   layerAcl: row(
-    2,
+    4,
     (r) => [path(r), r.pick([ACL_ACCESS, ACL_DEFAULT]), r.below(ACLS.length)],
     // Not through a link, which could lead to another layer.
     (w, p, name, index) => c.lsetxattr(`${w.root}/${p}`, name, ACLS[index] ?? ""),
   ),
+};
+
+const often = (operation: Row | undefined, weight: number): Row => {
+  if (operation === undefined) throw new Error("there is no such operation");
+  return { ...operation, weight };
 };
 
 /** What an fd that only reads sees through a mapping after a copy-up is the kernel's old file. */
@@ -165,6 +172,7 @@ const { mmapRead: _, lseek: __, rename: ___, ...shared } = table;
 
 const mountTable: Table = {
   ...shared,
+  open: often(table["open"], 24),
   /** Copying up may fill holes, as the kernel does between stretches of data. */
   seek: row(
     3,
@@ -222,6 +230,11 @@ const mountTable: Table = {
       return before[0] === inode(target) && (flags !== 2 || before[1] === inode(source));
     },
   ),
+  openDirectory: row(
+    3,
+    (r) => [slot(r), directoryPath(r)],
+    (w, s, p) => w.fill(s, c.open(w.at(p), abi.O_RDONLY | abi.O_DIRECTORY)),
+  ),
   temporary: row(
     2,
     (r) => [slot(r), directoryPath(r), r.pick(MODES)],
@@ -266,6 +279,16 @@ export const overlayTable: Table = {
 
 const PROFILE = { holes: false, writeback: false };
 
+/** Both processes open files that may be in the layers, and get to work with them. */
+function openSome(random: Random): OverlayStep[] {
+  return [0, 1].flatMap((process) =>
+    [0, 1, 2].map((index): OverlayStep => {
+      const how = random.pick([abi.O_RDONLY, abi.O_RDWR, abi.O_RDWR, abi.O_WRONLY | abi.O_APPEND]);
+      return [process, "open", index, random.pick(FILES), how | abi.O_NONBLOCK, 0o644];
+    }),
+  );
+}
+
 /** What is in the layers of one tree, and then done to it. `layers` counts the upper one. */
 export function makeSteps(
   random: Random,
@@ -278,9 +301,10 @@ export function makeSteps(
     const isLowest = layer === layers - 1;
     const { layerWhiteout: _, layerOpaque: __, ...plain } = layerTable;
     const rows = isLowest && random.chance(80) ? plain : layerTable;
-    for (const [, name, ...args] of chooseOperations(random, 2 + random.below(10), PROFILE, rows))
+    for (const [, name, ...args] of chooseOperations(random, 3 + random.below(12), PROFILE, rows))
       steps.push(["layer", layer, name, ...args]);
   }
+  steps.push(...openSome(random));
   for (const operation of chooseOperations(random, operations, PROFILE, mountTable)) {
     steps.push(operation);
     if (random.chance(0.4)) steps.push(["remount"]);
