@@ -127,7 +127,7 @@ const layerTable: Table = {
     (w, p) => c.mknod(inLayer(w, p), abi.S_IFCHR, 0),
   ),
   layerSymlink: row(
-    2,
+    4,
     (r) => [r.pick(["a", "d", "../a", "d/e/a", "nowhere"]), path(r), r.pick(OWNERS)],
     (w, to, p, uid) => c.symlink(to, inLayer(w, p)) || c.lchown(`${w.root}/${p}`, uid, uid),
   ),
