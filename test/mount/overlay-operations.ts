@@ -167,8 +167,7 @@ const often = (operation: Row | undefined, weight: number): Row => {
   return { ...operation, weight };
 };
 
-/** What an fd that only reads sees through a mapping after a copy-up is the kernel's old file. */
-const { mmapRead: _, lseek: __, rename: ___, ...shared } = table;
+const { mmapRead: _, mmapWrite: __, lseek: ___, rename: ____, ...shared } = table;
 
 const mountTable: Table = {
   ...shared,
@@ -199,6 +198,20 @@ const mountTable: Table = {
       if (typeof hole === "number") return hole;
       const length = (data < 0 ? found.size : data) - at;
       return hole === c.shown("\0".repeat(length)) ? "only zeros are left out" : "data is left out";
+    },
+  ),
+  /** After a copy-up, a mapping by a descriptor that only reads is of the kernel's old file. */
+  mapAndWrite: row(
+    3,
+    (r) => [slot(r), r.below(5) * 4096, r.pick(SIZES), r.below(1000), r.chance(20)],
+    (w, s, at, size, seed, isPrivate) => {
+      const fd = w.fd(s);
+      const found = c.fstat(fd);
+      const room = typeof found === "number" ? 1 : Math.min(size, found.size - at);
+      if (room <= 0) return "no room";
+      if (isPrivate && fd >= 0 && (c.getFlags(fd) & abi.O_ACCMODE) !== abi.O_RDWR)
+        return "left out";
+      return c.mmapWrite(fd, at, pattern(room, seed), { isPrivate });
     },
   ),
   mmapFile: row(
