@@ -6,7 +6,7 @@
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, chmodSync, existsSync } from "node:fs";
 import { MNT_DETACH, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
-import { errnoName } from "../src/errno.ts";
+import { EBUSY, errnoName } from "../src/errno.ts";
 import { cstring } from "../src/memory.ts";
 import { mount, umount2 } from "../src/syscall.ts";
 import { shell } from "./mount/shell.ts";
@@ -58,6 +58,7 @@ export function overlayOptions(
 }
 
 const MS_RDONLY = 1;
+const BUSY_TIMEOUT_MS = 10_000;
 
 const kernel: OverlaySystem = {
   name: "kernel",
@@ -66,13 +67,17 @@ const kernel: OverlaySystem = {
       layers,
       options.filter((option) => option !== "ro"),
     );
-    const error = mount(
-      cstring("overlay").address,
-      cstring(mountpoint).address,
-      cstring("overlay").address,
-      options.includes("ro") ? MS_RDONLY : 0,
-      cstring(data).address,
-    );
+    const [type, place, text] = ["overlay", mountpoint, data].map((word) => cstring(word).address);
+    const flags = options.includes("ro") ? MS_RDONLY : 0;
+    const attempt = (): number => mount(type!, place!, type!, flags, text!);
+    // Another process may have taken the mount before this one along into its own mount namespace,
+    // and tells nobody when it has gone.
+    const deadline = performance.now() + BUSY_TIMEOUT_MS;
+    let error = attempt();
+    while (error === -EBUSY && performance.now() < deadline) {
+      await Bun.sleep(10);
+      error = attempt();
+    }
     if (error < 0) throw new Error(`the kernel's overlay with ${data}: ${errnoName(error)}`);
     const unmount = (flags: number): void => {
       const failure = umount2(cstring(mountpoint).address, flags | UMOUNT_NOFOLLOW);

@@ -4,13 +4,24 @@
 import * as abi from "../../src/abi-linux.ts";
 import { serve } from "./actor.ts";
 import * as c from "./calls.ts";
-import { exactly, performOperation, World, type Operation } from "./differential-operations.ts";
+import {
+  exactly,
+  performOperation,
+  table,
+  World,
+  type Operation,
+  type Table,
+} from "./differential-operations.ts";
 import { answered, LineProcess } from "./line-process.ts";
 import { overlayTable } from "./overlay-operations.ts";
 import { alice, STAFF } from "./posix-place.ts";
 
+/** The operations that are asked for: those of the table of this name. */
+export type Rows = "plain" | "overlay";
+const TABLES: Record<Rows, Table> = { plain: table, overlay: overlayTable };
+
 type Request =
-  | { readonly start: string; readonly isRoot: boolean }
+  | { readonly start: string; readonly isRoot: boolean; readonly rows: Rows }
   | { readonly operation: Operation }
   | { readonly snapshot: string }
   | { readonly inodes: string };
@@ -21,8 +32,8 @@ export class DifferentialActor extends LineProcess {
   }
 
   /** Forgets everything, and works in `directory` from now on. */
-  async start(directory: string, isRoot: boolean): Promise<void> {
-    await this.#ask({ start: directory, isRoot });
+  async start(directory: string, isRoot: boolean, rows: Rows): Promise<void> {
+    await this.#ask({ start: directory, isRoot, rows });
   }
   async perform(operation: Operation): Promise<unknown> {
     return await this.#ask({ operation });
@@ -118,14 +129,16 @@ function xattrs(path: string): unknown {
 
 if (import.meta.main) {
   let world = new World("/nowhere");
+  let rows = table;
   serve((request: Request) => {
-    if ("operation" in request) return performOperation(world, request.operation, overlayTable);
+    if ("operation" in request) return performOperation(world, request.operation, rows);
     if ("snapshot" in request) return snapshot(request.snapshot);
     if ("inodes" in request) return inodes(request.inodes);
     c.closeAll();
     c.become({ uid: 0, gid: 0 });
     c.umask(0o022);
     world = new World(request.start);
+    rows = TABLES[request.rows];
     if (!request.isRoot) c.become({ ...alice, groups: [STAFF] });
     return null;
   });

@@ -2,7 +2,7 @@
 // how a sequence that shows one is made short and printed.
 
 import { errnoName } from "../../src/errno.ts";
-import { DifferentialActor } from "./differential-actor.ts";
+import { DifferentialActor, type Rows } from "./differential-actor.ts";
 
 const SHRINK_TIME_MS = 40_000;
 const PRINTED_STEPS = 100;
@@ -25,11 +25,13 @@ export class DifferentialFailure extends Error {
 
 /** A process for each user of each side. */
 export class Actors {
+  readonly #rows: Rows;
   readonly #sides: readonly [string, string];
   #all: DifferentialActor[] = [];
 
   /** `sides` are for messages: the oracle's name and the other's. */
-  constructor(...sides: [string, string]) {
+  constructor(rows: Rows, ...sides: [string, string]) {
+    this.#rows = rows;
     this.#sides = sides;
   }
 
@@ -60,7 +62,9 @@ export class Actors {
   /** Lets everybody forget everything, and work in these directories from now on. */
   async start(directories: readonly [string, string]): Promise<void> {
     for (const user of USERS)
-      await this.both(user, (actor, side) => actor.start(directories[side], user === 0));
+      await this.both(user, (actor, side) =>
+        actor.start(directories[side], user === 0, this.#rows),
+      );
   }
 
   kill(): void {

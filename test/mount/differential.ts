@@ -43,7 +43,7 @@ export class DifferentialTest implements AsyncDisposable {
   readonly #bare: string;
   readonly #options: readonly string[];
   #mount: Mount;
-  readonly #actors = new Actors("bare", "mounted");
+  readonly #actors = new Actors("plain", "bare", "mounted");
   #trial = 0;
 
   private constructor(bare: string, mount: Mount, options: readonly string[]) {

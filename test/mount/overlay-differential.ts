@@ -12,6 +12,8 @@
 // - holes in files that were copied up: see `seekData` in overlay-operations.ts;
 // - what a descriptor that only reads sees through mmap(2) after a copy-up: the kernel maps the old
 //   file, whereas read(2) reads the new one;
+// - changes by descriptor of a device or FIFO whose last name is gone: the kernel copies it up, and
+//   its name is there again after the next mount;
 // - inode numbers themselves. But a file that keeps its number in the kernel's overlay, through an
 //   operation or another mount, keeps it in the other; and the same files share one.
 
@@ -83,7 +85,7 @@ export class OverlayDifferential implements AsyncDisposable {
     this.#system = system;
     this.#options = options;
     this.#disk = disk;
-    this.#actors = new Actors("kernel", system.name);
+    this.#actors = new Actors("overlay", "kernel", system.name);
   }
 
   /** `options` are given to both mounts. */
