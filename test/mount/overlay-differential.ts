@@ -401,7 +401,7 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null;
 
 /** What was seen, without what may differ: see above. */
-function comparable(value: unknown): unknown {
+export function comparable(value: unknown): unknown {
   if (!isObject(value) || Array.isArray(value)) return value;
   const mode = value["mode"];
   const isDirectory = typeof mode === "string" && mode.length === 5 && mode.startsWith("4");

@@ -169,18 +169,21 @@ function theirs(name: string): Row {
 }
 
 /**
- * An operation on a slot that is left out for something other than a file or a directory which has
- * no name any more: the kernel's copy-up gives it a name again.
+ * An operation on a slot that is left out for something other than a file or a directory whose
+ * name is gone: the kernel's copy-up gives it a name again.
  */
 function withoutGoneNodes(name: string): Row {
   const { run, ...rest } = theirs(name);
-  const isGoneNode = (found: c.Stat | number): boolean =>
-    typeof found !== "number" &&
-    found.nlink === 0 &&
-    ![abi.S_IFREG, abi.S_IFDIR].includes(found.mode & abi.S_IFMT);
+  const isGoneNode = (fd: number): boolean => {
+    const found = c.fstat(fd);
+    if (typeof found === "number") return false;
+    if ([abi.S_IFREG, abi.S_IFDIR].includes(found.mode & abi.S_IFMT)) return false;
+    // Its number of links is that of the lower layer.
+    return String(c.readlink(`/proc/self/fd/${fd}`)).endsWith(" (deleted)");
+  };
   return {
     ...rest,
-    run: (w, args) => (isGoneNode(c.fstat(w.fd(Number(args[0])))) ? "left out" : run(w, args)),
+    run: (w, args) => (isGoneNode(w.fd(Number(args[0]))) ? "left out" : run(w, args)),
   };
 }
 
