@@ -29,8 +29,9 @@ const KILLS = Number(process.env["OVERLAY_KILLS"] ?? 100);
 const SEED = Number(process.env["FAULTS_SEED"] ?? Date.now() % 1e9);
 const OPTIONS = ["redirect_dir=on", "index=off", "metacopy=off"];
 const TIMEOUT_MS = 300_000;
-/** Longer than it takes to copy a file up: the kill comes at some time in it. */
-const KILL_WITHIN_MS = 3;
+/** The kill comes at some time while the work is done, or when it is just done. */
+const KILL_WITHIN = 1.3;
+const MEASUREMENTS = 3;
 const FILE_SIZE = 300_000;
 const OLD = pattern(FILE_SIZE, 7);
 
@@ -76,9 +77,8 @@ class Scene implements AsyncDisposable {
     this.#mount = await by.mount(this.layers, options, this.mountpoint);
   }
 
-  /** Kills the daemon while `work` is done, or shortly before or after. */
-  async killDuring(random: Random, work: () => Promise<unknown>): Promise<void> {
-    const delay = random.fraction() * KILL_WITHIN_MS;
+  /** Kills the daemon `delay` milliseconds after the beginning of `work`. */
+  async killDuring(delay: number, work: () => Promise<unknown>): Promise<void> {
     const working = work().catch(() => {});
     const start = performance.now();
     // The event loop goes on, so that the request gets out.
@@ -139,12 +139,22 @@ describe.skipIf(whyNoOverlays !== undefined || system.name === "kernel")(
     ): Promise<void> {
       const here = await Scene.start();
       scene = here;
-      for (let index = 0; index < KILLS; index++) make(here.lower, index);
+      for (let index = 0; index < KILLS + MEASUREMENTS; index++) make(here.lower, index);
       const random = new Random(SEED);
+      let limit = 0;
+      for (let index = KILLS; index < KILLS + MEASUREMENTS; index++) {
+        await here.start();
+        const start = performance.now();
+        await work(here, index);
+        limit = Math.max(limit, (performance.now() - start) * KILL_WITHIN);
+        await here.actor.call("closeAll");
+        expect(await check(here, index)).toBe("new");
+        await here.mount.unmount();
+      }
       const seen: ("old" | "new")[] = [];
       for (let index = 0; index < KILLS; index++) {
         await here.start();
-        await here.killDuring(random, () => work(here, index));
+        await here.killDuring(random.fraction() * limit, () => work(here, index));
         await here.start();
         seen.push(await check(here, index));
         await here.mount.unmount();
@@ -163,7 +173,8 @@ describe.skipIf(whyNoOverlays !== undefined || system.name === "kernel")(
           (lower, index) => writeFileSync(`${lower}/f${index}`, OLD, "latin1"),
           async ({ actor, mountpoint }, index) => {
             const fd = await actor.call("open", `${mountpoint}/f${index}`, abi.O_WRONLY);
-            return await actor.call("pwrite", fd, "new!", 0);
+            await actor.call("pwrite", fd, "new!", 0);
+            return await actor.call("fsync", fd);
           },
           async (here, index) => {
             const contents = await here.contents(`f${index}`);

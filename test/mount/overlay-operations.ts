@@ -1,6 +1,6 @@
 // What the differential test of overlays does beyond the operations of differential-operations.ts:
-// it makes the layers, and looks where an overlay can go wrong. The paths are the same in the layers
-// and in the mount, so that almost everything is in several layers.
+// it makes the layers, and looks where an overlay can go wrong. The paths are the same in layers and
+// mount, so that almost everything is in several layers.
 
 import * as abi from "../../src/abi-linux.ts";
 import { EEXIST, ENXIO } from "../../src/errno.ts";
