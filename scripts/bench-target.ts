@@ -8,7 +8,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 
 /** A file in every served directory: when it can be seen at the mount point, the mount answers. */
-const MARKER = ".answers";
+export const MARKER = ".answers";
 const START_LIMIT_MS = 15_000;
 const STOP_LIMIT_MS = 5000;
 

@@ -6,7 +6,7 @@ export class UsageError extends Error {
   override name = "UsageError";
 }
 
-export type Suite = "pjdfstest" | "xfstests";
+export type Suite = "pjdfstest" | "unionmount" | "xfstests";
 export type Status = "pass" | "fail" | "notrun" | "excluded";
 
 export interface TestResult {
@@ -90,14 +90,33 @@ function checkResult(line: string): TestResult {
   return { status: "fail", detail: rest };
 }
 
-/** Whether the suite came to its end, by what it prints last. */
-export function isComplete(suite: Suite, text: string): boolean {
-  return suite === "pjdfstest"
-    ? /^Result: (PASS|FAIL|NOTESTS)$/m.test(text)
-    : /^(Passed all \d+ tests|Failed \d+ of \d+ tests)$/m.test(text);
+/** A line each: `ov=1/rmdir ... ok`, or `failed:` and what the suite has written last. */
+export function parseUnionmount(text: string): SuiteResults {
+  const lines = text.matchAll(/^([\w=-]+\/[\w-]+) \.\.\. (ok|failed: ?(.*))$/gm);
+  return new Map(
+    [...lines].map(([, name = "", outcome, detail = ""]) => [
+      name,
+      { status: outcome === "ok" ? "pass" : "fail", detail },
+    ]),
+  );
 }
 
-export const parsers = { pjdfstest: parseProve, xfstests: parseCheck } as const;
+const LAST_LINES: Record<Suite, RegExp> = {
+  pjdfstest: /^Result: (PASS|FAIL|NOTESTS)$/m,
+  unionmount: /^That was unionmount\.$/m,
+  xfstests: /^(Passed all \d+ tests|Failed \d+ of \d+ tests)$/m,
+};
+
+/** Whether the suite came to its end, by what it prints last. */
+export function isComplete(suite: Suite, text: string): boolean {
+  return LAST_LINES[suite].test(text);
+}
+
+export const parsers = {
+  pjdfstest: parseProve,
+  unionmount: parseUnionmount,
+  xfstests: parseCheck,
+} as const;
 
 export interface Report {
   readonly suite: Suite;

@@ -3,6 +3,7 @@
 //
 //   bun scripts/conformance.ts pjdfstest PATH
 //   bun scripts/conformance.ts xfstests PATH --baseline ext4.log
+//   bun scripts/conformance.ts unionmount PATH
 //
 // The suite is installed by the user at PATH and not changed; how to do that is in
 // docs/conformance.md. Here is what each needs around it (mounts, a helper for mount(8), a
@@ -24,7 +25,7 @@ import {
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { mountsBelow, shellQuote, Target, unmountLazily } from "./bench-target.ts";
+import { MARKER, mountsBelow, shellQuote, Target, unmountLazily } from "./bench-target.ts";
 import {
   compare,
   isComplete,
@@ -39,18 +40,23 @@ import {
   type SuiteResults,
 } from "./conformance-results.ts";
 
-const HELP = `Usage: bun scripts/conformance.ts pjdfstest|xfstests PATH [options]
+const HELP = `Usage: bun scripts/conformance.ts pjdfstest|xfstests|unionmount PATH [options]
 
   --executable FILE  what is tested. The default is dist/fuse-backend
   -o LIST            further mount options, separated by commas (cache=always,workers=1). Repeatable
   --dir DIR          the directories that are served lie below this one. The default is a temporary
                      directory
-  --tests LIST       only these, separated by commas: chmod/05.t, generic/001
+  --overlay          run pjdfstest or xfstests on an overlay, which unionmount always is: of an empty
+                     lower and an empty upper directory
+  --peer             the executable is another implementation of overlays, which is called as
+                     fuse-overlayfs is, and without the kernel's options
+  --tests LIST       only these, separated by commas: chmod/05.t, generic/001, rmdir
   --group GROUP      the tests of xfstests to run. The default is generic/quick
   --exclude FILE     tests to leave out, a line each: the name and the reason
   --baseline FILE    failures that do not count: results of this program (--json) on the bare file
                      system, or what prove or check printed there
-  --bare             run pjdfstest on the bare directory, for a baseline
+  --bare             run pjdfstest on the bare directory, or on the kernel's overlay, and unionmount
+                     on the kernel's overlay: for a baseline
   --timeout SECONDS  how long a test may take. The default is 600
   --results DIR      keep what the suite writes here. The default is a temporary directory, kept if
                      tests fail
@@ -67,6 +73,8 @@ export interface ConformanceOptions {
   readonly path: string;
   readonly executable: string;
   readonly mountOptions: readonly string[];
+  readonly overlay: boolean;
+  readonly peer: boolean;
   readonly dir: string | undefined;
   readonly tests: readonly string[];
   readonly group: string;
@@ -80,30 +88,40 @@ export interface ConformanceOptions {
 
 // --- arguments
 
+const TEST_NAMES: Record<Suite, RegExp> = {
+  pjdfstest: /^[\w-]+(\/\d+\.t)?$/,
+  unionmount: /^[\w-]+$/,
+  xfstests: /^[\w-]+\/[\w-]+$/,
+};
+
 export function parseConformanceArguments(argv: readonly string[]): ConformanceOptions | "help" {
   const { values, positionals } = readArguments(argv);
   if (values.help === true) return "help";
   const [suite, path, ...surplus] = positionals;
-  if (suite !== "pjdfstest" && suite !== "xfstests")
-    throw new UsageError(`the suite must be pjdfstest or xfstests, not "${suite ?? ""}"`);
+  if (suite !== "pjdfstest" && suite !== "xfstests" && suite !== "unionmount")
+    throw new UsageError(
+      `the suite must be pjdfstest, xfstests or unionmount, not "${suite ?? ""}"`,
+    );
   if (path === undefined) throw new UsageError(`where ${suite} is installed is missing`);
   if (surplus.length > 0) throw new UsageError(`surplus arguments: ${surplus.join(" ")}`);
   const timeout = Number(values.timeout ?? "600");
   if (!(Number.isInteger(timeout) && timeout > 0))
     throw new UsageError(`--timeout must be a whole number of seconds, not "${values.timeout}"`);
   const tests = (values.tests ?? "").split(",").filter((name) => name !== "");
-  const form = suite === "xfstests" ? /^[\w-]+\/[\w-]+$/ : /^[\w-]+(\/\d+\.t)?$/;
   for (const name of tests)
-    if (!form.test(name)) throw new UsageError(`--tests: "${name}" is no test of ${suite}`);
+    if (!TEST_NAMES[suite].test(name))
+      throw new UsageError(`--tests: "${name}" is no test of ${suite}`);
   if (suite === "xfstests" && values.bare === true)
-    throw new UsageError("--bare is for pjdfstest; for xfstests see docs/conformance.md");
-  if (suite === "pjdfstest" && values.group !== undefined)
+    throw new UsageError("--bare is not for xfstests: see docs/conformance.md");
+  if (suite !== "xfstests" && values.group !== undefined)
     throw new UsageError("--group is for xfstests");
   return {
     suite,
     path: resolve(path),
     executable: resolve(values.executable ?? join(ROOT, "dist/fuse-backend")),
     mountOptions: values.option ?? [],
+    overlay: values.overlay === true || suite === "unionmount",
+    peer: values.peer === true,
     dir: values.dir,
     tests,
     group: values.group ?? "generic/quick",
@@ -125,6 +143,8 @@ function readArguments(argv: readonly string[]) {
       options: {
         executable: { type: "string" },
         option: { type: "string", short: "o", multiple: true },
+        overlay: { type: "boolean" },
+        peer: { type: "boolean" },
         dir: { type: "string" },
         tests: { type: "string" },
         group: { type: "string" },
@@ -293,25 +313,48 @@ async function runSuite(
 /** The test whose line is not yet complete. */
 function currentTest(text: string): string {
   const line = text.slice(text.lastIndexOf("\n") + 1);
-  return /[\w-]+\/\d+(\.t)?(?=\s|$)/.exec(line)?.[0] ?? "the suite";
+  return /[\w=-]+\/[\w-]+(\.t)?(?=\s|$)/.exec(line)?.[0] ?? "the suite";
+}
+
+/** The layers of an overlay below a directory. Bench.ts's marker is in the lower one. */
+function makeLayers(directory: string): void {
+  for (const name of ["lower", "upper", "work"])
+    mkdirSync(join(directory, name), { recursive: true });
+  writeFileSync(join(directory, "lower", MARKER), "");
+}
+
+function layerOptions(directory: string): string {
+  const { lower, upper, work } = Object.fromEntries(
+    ["lower", "upper", "work"].map((name) => [name, join(directory, name)]),
+  );
+  return `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
+}
+
+/** The command that stays in the foreground, if there is one to run. */
+function pjdfstestMount(options: ConformanceOptions, source: string): string | undefined {
+  const { bare, overlay, peer, mountOptions } = options;
+  const executable = shellQuote(options.executable);
+  if (overlay) {
+    const list = (more: string[]): string =>
+      shellQuote([layerOptions(source), ...more, ...mountOptions].join(","));
+    // Someone who ends when the overlay is unmounted, as a daemon does.
+    const wait = "while mountpoint -q {mnt}; do sleep 0.2; done";
+    const kernel = `mount -t overlay overlay -o ${list([])} {mnt} && ${wait}`;
+    if (bare) return `sh -c ${shellQuote(kernel)}`;
+    const foreground = peer ? `${executable} -f` : `${executable} overlay`;
+    return `${foreground} -o ${list(["allow_other", "suid", "dev"])} {mnt}`;
+  }
+  const list = ["allow_other,suid,dev", ...mountOptions].join(",");
+  return bare ? undefined : `${executable} passthrough -o ${shellQuote(list)} {src} {mnt}`;
 }
 
 async function runPjdfstest(options: ConformanceOptions, results: string): Promise<SuiteOutput> {
   const { directory } = held ?? { directory: "" };
-  const list = ["allow_other,suid,dev", ...options.mountOptions].join(",");
-  const executable = shellQuote(options.executable);
-  const target = new Target(
-    {
-      name: "pjdfstest",
-      role: options.bare ? "bare" : "ours",
-      command: options.bare
-        ? undefined
-        : `${executable} passthrough -o ${shellQuote(list)} {src} {mnt}`,
-      note: "",
-    },
-    directory,
-    0,
-  );
+  const source = join(directory, "pjdfstest/src");
+  if (options.overlay) makeLayers(source);
+  const command = pjdfstestMount(options, source);
+  const role = options.bare ? "bare" : "ours";
+  const target = new Target({ name: "pjdfstest", role, command, note: "" }, directory, 0);
   if (held !== undefined) held.target = target;
   await target.start();
   const cwd = join(target.path, "pjdfstest");
@@ -321,8 +364,8 @@ async function runPjdfstest(options: ConformanceOptions, results: string): Promi
   const left = new Set(exclusions(options).keys());
   const files = chosen.flatMap((name) => testFiles(join(tests, name)));
   const parameters = files.filter((file) => !left.has(file.slice(tests.length + 1)));
-  const command = { program: "prove", parameters, cwd, environment: {} };
-  const output = await runSuite(command, options, join(results, "prove.log"));
+  const prove = { program: "prove", parameters, cwd, environment: {} };
+  const output = await runSuite(prove, options, join(results, "prove.log"));
   if (!target.running) throw new Error(`the daemon has ended: ${target.log()}`);
   await target.stop();
   return output;
@@ -353,14 +396,17 @@ function writeScript(path: string, lines: readonly string[], flag: "w" | "wx" = 
  * executable's own mount helper.
  */
 function installHelper(options: ConformanceOptions, directory: string): void {
-  const link = join(directory, basename(HELPER));
+  const link = join(directory, options.overlay ? "fuse-overlayfs" : basename(HELPER));
   symlinkSync(options.executable, link);
   const lines = [
     `# Made by ${import.meta.filename}, which removes it at its end.`,
     "name=$1 mountpoint=$2",
     "shift 2",
     `source=${shellQuote(directory)}/$name`,
-    `exec ${shellQuote(link)} "$source" "$mountpoint" "$@" -o "fsname=$name"`,
+    options.overlay
+      ? // The suite of overlays brings layers itself; fuse-overlayfs takes what comes last.
+        `exec ${shellQuote(link)} -o "${layerOptions("$source")}" "$@" -o "fsname=$name" "$mountpoint"`
+      : `exec ${shellQuote(link)} "$source" "$mountpoint" "$@" -o "fsname=$name"`,
   ];
   try {
     writeScript(HELPER, lines, "wx");
@@ -390,7 +436,11 @@ function writeConfig(options: ConformanceOptions, directory: string, results: st
     DF_PROG: `${df} -T -P`,
   };
   for (const name of ["TEST_DIR", "SCRATCH_MNT"]) mkdirSync(settings[name] ?? "");
-  for (const name of ["TEST_DEV", "SCRATCH_DEV"]) mkdirSync(join(directory, settings[name] ?? ""));
+  for (const name of ["TEST_DEV", "SCRATCH_DEV"]) {
+    const source = join(directory, settings[name] ?? "");
+    mkdirSync(source);
+    if (options.overlay) makeLayers(source);
+  }
   const file = join(directory, "fuse.config");
   const lines = Object.entries(settings).map(
     ([name, value]) => `export ${name}=${shellQuote(value)}`,
@@ -416,6 +466,75 @@ async function runXfstests(options: ConformanceOptions, results: string): Promis
   return runSuite(command, options, join(results, "check.log"));
 }
 
+/**
+ * Runs each case of unionmount on its own, as the suite would end at the first that fails, and in
+ * three ways: with two layers, with more that it makes on the way, and with checks of inode numbers
+ * and links that only hold with an index.
+ */
+async function runUnionmount(options: ConformanceOptions, results: string): Promise<SuiteOutput> {
+  const { directory } = held ?? { directory: "" };
+  const base = join(directory, "base");
+  mkdirSync(base);
+  if (!options.bare) installHelper(options, directory);
+  const cases = readdirSync(join(options.path, "tests"))
+    .filter((name) => /^[a-z].*\.py$/.test(name))
+    .map((name) => name.slice(0, -3))
+    .sort();
+  const left = exclusions(options);
+  const lines = unionmountRuns(options.tests.length > 0 ? options.tests : cases, options)
+    .filter(({ name }) => !left.has(name))
+    .map(({ name, mountOptions, parameters }) =>
+      ["run", name, mountOptions, ...parameters].map(shellQuote).join(" "),
+    );
+  const script = join(directory, "unionmount.sh");
+  writeScript(script, [
+    `cd ${shellQuote(options.path)} || exit 1`,
+    `export UNIONMOUNT_BASEDIR=${shellQuote(base)}`,
+    "run() {",
+    "  name=$1",
+    "  export UNIONMOUNT_MNTOPTIONS=$2",
+    "  shift 2",
+    `  log=${shellQuote(results)}/$(echo "$name" | tr / -).log`,
+    '  printf "%s ... " "$name"',
+    '  if ./run "$@" > "$log" 2>&1; then echo ok; else echo "failed: $(tail -n 1 "$log")"; fi',
+    '  while mountpoint -q "$UNIONMOUNT_BASEDIR/m"; do',
+    '    umount "$UNIONMOUNT_BASEDIR/m" || umount -l "$UNIONMOUNT_BASEDIR/m"',
+    "  done",
+    "}",
+    ...lines,
+    "echo That was unionmount.",
+  ]);
+  const command = { program: "sh", parameters: [script], cwd: options.path, environment: {} };
+  return runSuite(command, options, join(results, "unionmount.log"));
+}
+
+/** What is run for each of these cases: the name of the test, and the parameters of the suite. */
+function unionmountRuns(
+  cases: readonly string[],
+  { bare, peer, mountOptions }: ConformanceOptions,
+) {
+  const fuse = bare ? [] : [`--fuse=${HELPER_NAME}`];
+  const ways = [
+    { way: "ov", first: "--ov", more: [], index: false },
+    { way: "ov=1", first: "--ov=1", more: [], index: false },
+    { way: "verify", first: "--ov", more: ["--verify"], index: true },
+  ];
+  return ways.flatMap(({ way, first, more, index }) =>
+    cases.map((name) => {
+      // Renames of directories without a redirect: what must fail.
+      const isExdev = name === "rename-exdev";
+      // The suite gives these to the kernel itself.
+      const own = bare || peer ? [] : [`redirect_dir=${isExdev ? "off" : "on"}`];
+      if (own.length > 0 && index) own.push("index=on");
+      return {
+        name: `${way}/${name}`,
+        mountOptions: ["rw", ...own, ...mountOptions].join(","),
+        parameters: [first, ...fuse, ...more, ...(isExdev ? ["--xdev"] : []), name],
+      };
+    }),
+  );
+}
+
 // --- the report
 
 function summarise(results: SuiteResults, comparison: Comparison, reasons: Map<string, string>) {
@@ -437,7 +556,7 @@ function summarise(results: SuiteResults, comparison: Comparison, reasons: Map<s
 
 function checkInstallation({ suite, path, executable, bare }: ConformanceOptions): void {
   if (process.getuid?.() !== 0) throw new Error(`${suite} must be run by root`);
-  const needed = suite === "pjdfstest" ? "tests" : "check";
+  const needed = { pjdfstest: "tests", unionmount: "run", xfstests: "check" }[suite];
   if (!existsSync(join(path, needed)))
     throw new Error(`there is no ${suite} in ${path}: ${join(path, needed)} is missing`);
   if (!bare && !existsSync(executable))
@@ -465,7 +584,9 @@ async function main(options: ConformanceOptions): Promise<number> {
   );
   mkdirSync(results, { recursive: true });
 
-  const run = options.suite === "pjdfstest" ? runPjdfstest : runXfstests;
+  const run = { pjdfstest: runPjdfstest, unionmount: runUnionmount, xfstests: runXfstests }[
+    options.suite
+  ];
   const { text, timedOut } = await run(options, results);
   const found = parsers[options.suite](text);
   for (const name of timedOut) {

@@ -9,49 +9,94 @@
 //   bun scripts/differential.ts --replay FILE
 //       does a JSON list of operations, as a failure prints it
 //
+//   bun scripts/differential.ts --overlay ours --rounds 100 --trees 10 --operations 60
+//       random sequences on overlays, against the kernel's; --overlay kernel and --overlay
+//       fuse-overlayfs test others. --options is a list for -o, --replay goes with --layers
+//
 // FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' tests another daemon.
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { CONFIGURATIONS, DifferentialTest } from "../test/mount/differential.ts";
 import type { Operation } from "../test/mount/differential-operations.ts";
+import { OVERLAY_CONFIGURATIONS, OverlayDifferential } from "../test/mount/overlay-differential.ts";
+import type { OverlayStep } from "../test/mount/overlay-operations.ts";
+import { overlaySystem } from "../test/support-overlay.ts";
 
 const { values } = parseArgs({
   options: {
-    operations: { type: "string", default: "1000" },
+    layers: { type: "string", default: "2" },
+    operations: { type: "string" },
     options: { type: "string" },
+    overlay: { type: "string" },
     replay: { type: "string" },
     rounds: { type: "string", default: "10" },
     seed: { type: "string", default: String(Date.now() % 1e9) },
+    trees: { type: "string", default: "10" },
   },
 });
 
-const given = values.options?.split(" ").filter((option) => option !== "");
-const configurations = given === undefined ? CONFIGURATIONS : [given];
+interface Running extends AsyncDisposable {
+  /** One round, or the replay of a file. Throws if there is a difference. */
+  round(seed: number): Promise<void>;
+  replay(text: string): Promise<string>;
+}
 
-async function rounds(test: DifferentialTest, options: readonly string[]): Promise<void> {
+const NO_DIFFERENCE = "no difference";
+
+async function startPlain(options: readonly string[]): Promise<Running> {
+  const test = await DifferentialTest.start(options);
+  const operations = Number(values.operations ?? 1000);
+  return {
+    round: (seed) => test.round({ options, seed, operations }),
+    async replay(text) {
+      const difference = await test.run(JSON.parse(text) as Operation[]);
+      return difference === undefined ? NO_DIFFERENCE : test.explain(difference);
+    },
+    [Symbol.asyncDispose]: () => test[Symbol.asyncDispose](),
+  };
+}
+
+async function startOverlay(name: string, options: readonly string[]): Promise<Running> {
+  const test = await OverlayDifferential.start(overlaySystem(name), options);
+  const operations = Number(values.operations ?? 60);
+  return {
+    round: (seed) => test.round({ seed, operations, trees: Number(values.trees) }),
+    async replay(text) {
+      const trees = [JSON.parse(text) as OverlayStep[]];
+      const difference = await test.run({ layers: Number(values.layers), trees });
+      return difference === undefined ? NO_DIFFERENCE : test.explain(difference);
+    },
+    [Symbol.asyncDispose]: () => test[Symbol.asyncDispose](),
+  };
+}
+
+async function rounds(test: Running, options: readonly string[]): Promise<void> {
   const [first, count] = [Number(values.seed), Number(values.rounds)];
-  for (let seed = first; seed < first + count; seed++)
-    await test.round({ options, seed, operations: Number(values.operations) });
+  for (let seed = first; seed < first + count; seed++) await test.round(seed);
   console.log(`${count} rounds from seed ${first}: no difference with ${JSON.stringify(options)}`);
 }
 
-async function replay(test: DifferentialTest, file: string): Promise<void> {
-  const operations = JSON.parse(readFileSync(file, "utf8")) as Operation[];
-  const difference = await test.run(operations);
-  console.log(difference === undefined ? "no difference" : test.explain(difference));
-  if (difference !== undefined) process.exitCode = 1;
+async function replay(test: Running, file: string): Promise<void> {
+  const answer = await test.replay(readFileSync(file, "utf8"));
+  console.log(answer);
+  if (answer !== NO_DIFFERENCE) process.exitCode = 1;
 }
 
-let running: DifferentialTest | undefined;
+let running: Running | undefined;
 for (const signal of ["SIGINT", "SIGTERM"] as const)
   process.once(signal, async () => {
     await running?.[Symbol.asyncDispose]();
     process.exit(1);
   });
 
-for (const options of configurations) {
-  await using test = await DifferentialTest.start(options);
+const { overlay } = values;
+const separator = overlay === undefined ? " " : ",";
+const given = values.options?.split(separator).filter((option) => option !== "");
+const all = overlay === undefined ? CONFIGURATIONS : OVERLAY_CONFIGURATIONS;
+for (const options of given === undefined ? all : [given]) {
+  await using test =
+    overlay === undefined ? await startPlain(options) : await startOverlay(overlay, options);
   running = test;
   try {
     await (values.replay === undefined ? rounds(test, options) : replay(test, values.replay));

@@ -24,6 +24,8 @@ const PROGRAMS: readonly (readonly [program: string, debianPackage: string])[] =
   ["setpriv", "util-linux"],
   ["mount", "mount"],
   ["ps", "procps"],
+  ["buildah", "buildah"],
+  ["busybox", "busybox-static"],
   ["python3", "python3"],
 ];
 const HEADERS: readonly (readonly [path: string, debianPackage: string])[] = [

@@ -10,6 +10,7 @@ import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { resolve } from "node:path";
 import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
+import { errnoName } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
 import { geteuid, ppoll, umount2 } from "../src/syscall.ts";
 
@@ -41,18 +42,15 @@ export class Mount implements AsyncDisposable {
   readonly base: string;
   readonly source: string;
   readonly mountpoint: string;
-  readonly #options: readonly string[];
-  readonly #prefix: readonly string[];
-  #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
-  #output = "";
-  #stopped = false;
+  readonly #setup: MountSetup;
+  readonly #daemon: MountDaemon;
 
   private constructor(base: string, setup: MountSetup) {
     this.base = base;
     this.source = setup.source ?? `${base}/src`;
     this.mountpoint = `${base}/mnt`;
-    this.#options = setup.options ?? [];
-    this.#prefix = setup.prefix ?? [];
+    this.#setup = setup;
+    this.#daemon = new MountDaemon(this.mountpoint, () => this.#command());
   }
 
   /** Mounts. The directory is removed again if that fails. */
@@ -73,8 +71,81 @@ export class Mount implements AsyncDisposable {
 
   /** Starts the daemon; also again, after `kill`. */
   async run(): Promise<void> {
+    await this.#daemon.run();
+  }
+
+  /** What the daemon has written. */
+  get output(): string {
+    return this.#daemon.output;
+  }
+
+  get pid(): number {
+    return this.#daemon.pid;
+  }
+
+  /** Kills the daemon the hard way and takes the dead mount off. */
+  async kill(): Promise<void> {
+    await this.#daemon.kill();
+  }
+
+  /** Throws if the daemon has ended by itself: a crash that the test may not have noticed. */
+  check(): void {
+    this.#daemon.check();
+  }
+
+  /** Runs `work`; what the daemon wrote is shown if it fails. */
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      const value = await work();
+      this.check();
+      return value;
+    } catch (error) {
+      if (this.output !== "") console.error(`the daemon wrote:\n${this.output}`);
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    await rm(this.base, { recursive: true, force: true });
+  }
+
+  #command(): string[] {
+    const { options = [], prefix = [] } = this.#setup;
+    const other = process.env["FUSE_BACKEND_DAEMON"];
+    if (other === undefined && !existsSync(EXECUTABLE))
+      throw new Error(`${EXECUTABLE} is missing: build it with \`npm run build\``);
+    const places: Record<string, readonly string[]> = {
+      "{options}": ["-o", "allow_other,suid,dev", ...options],
+      "{src}": [this.source],
+      "{mnt}": [this.mountpoint],
+    };
+    const command = other ?? `${EXECUTABLE} passthrough {options} {src} {mnt}`;
+    return [...prefix, ...command.split(" ").flatMap((word) => places[word] ?? [word])];
+  }
+}
+
+/** A process that serves one mount, and whatever it takes to be rid of both. */
+export class MountDaemon {
+  readonly mountpoint: string;
+  readonly #command: () => readonly string[];
+  #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
+  #output = "";
+  #stopped = false;
+
+  constructor(mountpoint: string, command: () => readonly string[]) {
+    this.mountpoint = mountpoint;
+    this.#command = command;
+  }
+
+  /** Starts the daemon; also again, after `kill`. */
+  async run(): Promise<void> {
     this.#stopped = false;
-    const daemon = Bun.spawn(this.#command(), { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+    const daemon = Bun.spawn([...this.#command()], {
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
     this.#daemon = daemon;
     for (const stream of [daemon.stdout, daemon.stderr]) void this.#collect(stream);
     await this.#mounted(daemon);
@@ -94,8 +165,25 @@ export class Mount implements AsyncDisposable {
     this.#stopped = true;
     const daemon = this.#daemon;
     daemon?.kill("SIGKILL");
-    while (this.#isMounted() && umount2(cstring(this.mountpoint).address, DETACH) >= 0);
+    this.#detach();
     if (daemon !== undefined) await Promise.race([daemon.exited, Bun.sleep(END_TIMEOUT_MS)]);
+  }
+
+  /**
+   * Unmounts, and waits until the daemon has ended by itself, as it has to: well. Throws if it does
+   * not, or if the mount is in use.
+   */
+  async unmount(): Promise<void> {
+    this.check();
+    this.#stopped = true;
+    const error = umount2(cstring(this.mountpoint).address, UMOUNT_NOFOLLOW);
+    if (error < 0) throw new Error(`unmounting ${this.mountpoint}: ${errnoName(error)}`);
+    const daemon = this.#daemon;
+    if (daemon === undefined) return;
+    const late = Bun.sleep(END_TIMEOUT_MS).then(() => "nothing, it still runs");
+    const code = await Promise.race([daemon.exited, late]);
+    if (code !== 0)
+      throw new Error(`unmounted, the daemon ended with ${code}; it wrote:\n${this.#output}`);
   }
 
   /** Throws if the daemon has ended by itself: a crash that the test may not have noticed. */
@@ -105,34 +193,8 @@ export class Mount implements AsyncDisposable {
       throw new Error(`the daemon ended by itself with ${code}; it wrote:\n${this.#output}`);
   }
 
-  /** Runs `work`; what the daemon wrote is shown if it fails. */
-  async during<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      const value = await work();
-      this.check();
-      return value;
-    } catch (error) {
-      if (this.#output !== "") console.error(`the daemon wrote:\n${this.#output}`);
-      throw error;
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.kill();
-    await rm(this.base, { recursive: true, force: true });
-  }
-
-  #command(): string[] {
-    const other = process.env["FUSE_BACKEND_DAEMON"];
-    if (other === undefined && !existsSync(EXECUTABLE))
-      throw new Error(`${EXECUTABLE} is missing: build it with \`npm run build\``);
-    const places: Record<string, readonly string[]> = {
-      "{options}": ["-o", "allow_other,suid,dev", ...this.#options],
-      "{src}": [this.source],
-      "{mnt}": [this.mountpoint],
-    };
-    const command = other ?? `${EXECUTABLE} passthrough {options} {src} {mnt}`;
-    return [...this.#prefix, ...command.split(" ").flatMap((word) => places[word] ?? [word])];
+  #detach(): void {
+    while (this.#isMounted() && umount2(cstring(this.mountpoint).address, DETACH) >= 0);
   }
 
   async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {

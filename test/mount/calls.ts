@@ -116,6 +116,11 @@ const clamp = (size: number): number => Math.min(size, BUFFER_SIZE);
 /** Data as a string, but a digest of what is long. */
 const result = (length: number): string | number =>
   length < 0 ? length : length <= 256 ? take(buffer, length) : digest(length);
+/** What a read of `data` gives. */
+export const shown = (data: string): string | number => {
+  put(buffer, data);
+  return result(data.length);
+};
 const digest = (length: number): string =>
   `${length} bytes, ${createHash("md5").update(buffer.bytes.subarray(0, length)).digest("hex")}`;
 

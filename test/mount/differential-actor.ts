@@ -4,14 +4,27 @@
 import * as abi from "../../src/abi-linux.ts";
 import { serve } from "./actor.ts";
 import * as c from "./calls.ts";
-import { exactly, performOperation, World, type Operation } from "./differential-operations.ts";
+import {
+  exactly,
+  performOperation,
+  table,
+  World,
+  type Operation,
+  type Table,
+} from "./differential-operations.ts";
 import { answered, LineProcess } from "./line-process.ts";
+import { overlayTable } from "./overlay-operations.ts";
 import { alice, STAFF } from "./posix-place.ts";
 
+/** The operations that are asked for: those of the table of this name. */
+export type Rows = "plain" | "overlay";
+const TABLES: Record<Rows, Table> = { plain: table, overlay: overlayTable };
+
 type Request =
-  | { readonly start: string; readonly isRoot: boolean }
+  | { readonly start: string; readonly isRoot: boolean; readonly rows: Rows }
   | { readonly operation: Operation }
-  | { readonly snapshot: string };
+  | { readonly snapshot: string }
+  | { readonly inodes: string };
 
 export class DifferentialActor extends LineProcess {
   constructor(name: string) {
@@ -19,8 +32,8 @@ export class DifferentialActor extends LineProcess {
   }
 
   /** Forgets everything, and works in `directory` from now on. */
-  async start(directory: string, isRoot: boolean): Promise<void> {
-    await this.#ask({ start: directory, isRoot });
+  async start(directory: string, isRoot: boolean, rows: Rows): Promise<void> {
+    await this.#ask({ start: directory, isRoot, rows });
   }
   async perform(operation: Operation): Promise<unknown> {
     return await this.#ask({ operation });
@@ -30,9 +43,39 @@ export class DifferentialActor extends LineProcess {
     return await this.#ask({ snapshot: directory });
   }
 
+  /** The inode numbers of everything below `directory`. */
+  async inodes(directory: string): Promise<Record<string, Inode>> {
+    return await this.#ask({ inodes: directory });
+  }
+
   async #ask<T>(request: Request): Promise<T> {
     return answered(await this.request(request));
   }
+}
+
+/** The inode number of a file, and whether the list of its directory says the same. */
+export interface Inode {
+  readonly ino: string;
+  readonly isListed: boolean;
+}
+
+function inodes(path: string): Record<string, Inode> {
+  const all: Record<string, Inode> = {};
+  const walk = (name: string): void => {
+    const fd = c.open(`${path}${name}`, abi.O_RDONLY | abi.O_DIRECTORY);
+    const entries = fd < 0 ? [] : c.must(c.getAllDents(fd));
+    c.close(fd);
+    for (const { name: child, ino, type } of entries as c.DirectoryEntry[]) {
+      if (child === "." || child === "..") continue;
+      const found = c.lstat(`${path}${name}/${child}`);
+      if (typeof found === "number") continue;
+      const isListed = found.ino === ino && type === (found.mode & abi.S_IFMT) >> 12;
+      all[`${name}/${child}`] = { ino: found.ino, isListed };
+      if ((found.mode & abi.S_IFMT) === abi.S_IFDIR) walk(`${name}/${child}`);
+    }
+  };
+  walk("");
+  return all;
 }
 
 /**
@@ -86,13 +129,16 @@ function xattrs(path: string): unknown {
 
 if (import.meta.main) {
   let world = new World("/nowhere");
+  let rows = table;
   serve((request: Request) => {
-    if ("operation" in request) return performOperation(world, request.operation);
+    if ("operation" in request) return performOperation(world, request.operation, rows);
     if ("snapshot" in request) return snapshot(request.snapshot);
+    if ("inodes" in request) return inodes(request.inodes);
     c.closeAll();
     c.become({ uid: 0, gid: 0 });
     c.umask(0o022);
     world = new World(request.start);
+    rows = TABLES[request.rows];
     if (!request.isRoot) c.become({ ...alice, groups: [STAFF] });
     return null;
   });

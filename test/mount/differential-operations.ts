@@ -25,13 +25,15 @@ export interface Profile {
 }
 
 // Where operations look for files and for directories; now and then each finds the other there.
-const FILES = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
-const DIRECTORIES = ["d", "d/e", "f", "f/d"];
+export const FILES = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
+export const DIRECTORIES = ["d", "d/e", "f", "f/d"];
 const SLOTS = 3;
-const SIZES = [0, 1, 100, 511, 4096, 4097, 8192, 20_000];
-const MODES = [0o600, 0o644, 0o666, 0o777, 0o777, 0o777, 0o400, 0o4755, 0o2775, 0o6777, 0o1777, 0];
-const XATTRS = ["user.a", "user.b", "trusted.a", "security.a"];
-const ACLS = [
+export const SIZES = [0, 1, 100, 511, 4096, 4097, 8192, 20_000];
+export const MODES = [
+  0o600, 0o644, 0o666, 0o777, 0o777, 0o777, 0o400, 0o4755, 0o2775, 0o6777, 0o1777, 0,
+];
+export const XATTRS = ["user.a", "user.b", "trusted.a", "security.a"];
+export const ACLS = [
   acl(["owner", 7], ["owningGroup", 5], ["other", 5]),
   acl(["owner", 7], ["user", 7, alice.uid], ["owningGroup", 5], ["mask", 7], ["other", 0]),
   acl(["owner", 6], ["owningGroup", 4], ["group", 7, STAFF], ["mask", 5], ["other", 4]),
@@ -114,13 +116,13 @@ function describe(after: c.Stat | number, before: c.Stat | number): unknown {
   return (mode & abi.S_IFMT) === abi.S_IFIFO ? attributes : { ...attributes, times };
 }
 
-interface Row {
+export interface Row {
   readonly weight: number;
   readonly make: (random: Random, profile: Profile) => readonly unknown[];
   readonly run: (world: World, args: readonly unknown[]) => unknown;
 }
 
-function row<const Args extends readonly unknown[]>(
+export function row<const Args extends readonly unknown[]>(
   weight: number,
   make: (random: Random, profile: Profile) => Args,
   run: (world: World, ...args: Args) => unknown,
@@ -128,13 +130,14 @@ function row<const Args extends readonly unknown[]>(
   return { weight, make, run: (world, args) => run(world, ...(args as unknown as Args)) };
 }
 
-const filePath = (random: Random): string => random.pick(random.chance(88) ? FILES : DIRECTORIES);
-const directoryPath = (random: Random): string =>
+export const filePath = (random: Random): string =>
+  random.pick(random.chance(88) ? FILES : DIRECTORIES);
+export const directoryPath = (random: Random): string =>
   random.pick(random.chance(88) ? DIRECTORIES : FILES);
-const path = (random: Random): string => random.pick([...FILES, ...DIRECTORIES]);
-const slot = (random: Random): number => random.below(SLOTS);
+export const path = (random: Random): string => random.pick([...FILES, ...DIRECTORIES]);
+export const slot = (random: Random): number => random.below(SLOTS);
 /** Two files, or two directories, or anything. */
-const twoPaths = (random: Random): [string, string] => {
+export const twoPaths = (random: Random): [string, string] => {
   const choose = random.pick([filePath, filePath, directoryPath, path]);
   return [choose(random), choose(random)];
 };
@@ -142,10 +145,10 @@ const onPath = (random: Random): [string] => [path(random)];
 const onFile = (random: Random): [string] => [filePath(random)];
 const onDirectory = (random: Random): [string] => [directoryPath(random)];
 const onSlot = (random: Random): [number] => [slot(random)];
-const offset = (random: Random): number =>
+export const offset = (random: Random): number =>
   random.chance(50) ? random.below(40_000) : random.below(30) * 4096;
 
-function openFlags(random: Random): number {
+export function openFlags(random: Random): number {
   const { O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_NOFOLLOW, O_DIRECTORY, O_DIRECT } = abi;
   // A FIFO must not block.
   let flags =
@@ -164,7 +167,7 @@ function openFlags(random: Random): number {
   return random.chance(4) ? abi.O_TMPFILE | abi.O_RDWR : flags;
 }
 
-function time(random: Random): c.Time {
+export function time(random: Random): c.Time {
   if (random.chance(20)) return random.pick([c.NOW, c.OMIT]);
   return [random.pick([0, 5, -7, 1e9, 3e9, 8e9]) + random.below(100), random.below(1e9)];
 }
@@ -213,7 +216,10 @@ const lock = (random: Random): c.LockRange => ({
 
 const { FALLOC_FL_KEEP_SIZE: KEEP, FALLOC_FL_PUNCH_HOLE: PUNCH, FALLOC_FL_ZERO_RANGE: ZERO } = abi;
 
-const table: Record<string, Row> = {
+/** A row for each operation, by its name. */
+export type Table = Readonly<Record<string, Row>>;
+
+export const table: Table = {
   open: row(
     14,
     (r) => [slot(r), filePath(r), openFlags(r), r.pick(MODES)],
@@ -468,8 +474,6 @@ const table: Record<string, Row> = {
   ),
 };
 
-const bag = Object.entries(table).flatMap(([name, { weight }]) => Array<string>(weight).fill(name));
-
 /** `count` operations of two processes. */
 export function makeOperations(random: Random, count: number, profile: Profile): Operation[] {
   const operations: Operation[] = DIRECTORIES.map((name) => [
@@ -478,10 +482,27 @@ export function makeOperations(random: Random, count: number, profile: Profile):
     name,
     0o777,
   ]);
+  return [
+    ...operations,
+    ...chooseOperations(random, Math.max(0, count - operations.length), profile, table),
+  ];
+}
+
+/** At least `count` operations out of `rows`, each as often as its weight says. */
+export function chooseOperations(
+  random: Random,
+  count: number,
+  profile: Profile,
+  rows: Table,
+): Operation[] {
+  const bag = Object.entries(rows).flatMap(([name, { weight }]) =>
+    Array<string>(weight).fill(name),
+  );
+  const operations: Operation[] = [];
   while (operations.length < count) {
     const process = random.below(2);
     const name = random.pick(bag);
-    const args = table[name]?.make(random, profile) ?? [];
+    const args = rows[name]?.make(random, profile) ?? [];
     const [first, , whence] = args;
     if (profile.writeback && name === "lseek" && Number(whence) >= abi.SEEK_DATA)
       operations.push([process, "fsync", first]);
@@ -491,8 +512,12 @@ export function makeOperations(random: Random, count: number, profile: Profile):
 }
 
 /** Does an operation in this process: its result, and what became of the files it touched. */
-export function performOperation(world: World, [, name, ...args]: Operation): unknown {
-  const operation = table[name];
+export function performOperation(
+  world: World,
+  [, name, ...args]: Operation,
+  rows: Table = table,
+): unknown {
+  const operation = rows[name];
   if (operation === undefined) throw new Error(`there is no operation "${name}"`);
   const result = operation.run(world, args);
   return { result, seen: world.seen() };

@@ -5,10 +5,16 @@
 // A sequence that fails is made as short as possible by leaving operations out.
 
 import { chmod, mkdir } from "node:fs/promises";
-import { errnoName } from "../../src/errno.ts";
 import { Mount } from "../support-mount.ts";
-import { DifferentialActor } from "./differential-actor.ts";
 import { makeOperations, type Operation, type Profile } from "./differential-operations.ts";
+import {
+  Actors,
+  DifferentialFailure,
+  explain,
+  print,
+  shorten,
+  type Difference,
+} from "./differential-sides.ts";
 import { Random } from "./random.ts";
 
 export interface DifferentialSetup {
@@ -31,29 +37,13 @@ export const CONFIGURATIONS: readonly (readonly string[])[] = [
 ];
 
 const CHECKPOINT_INTERVAL = 100;
-const SHRINK_TIME_MS = 40_000;
-const PRINTED_OPERATIONS = 100;
-const USERS = [0, 1];
-
-/** The first difference between the two sides. */
-export interface Difference {
-  /** How many operations had been done, the one that differed included. */
-  readonly after: number;
-  readonly what: string;
-  readonly bare: unknown;
-  readonly mounted: unknown;
-}
-
-export class DifferentialFailure extends Error {
-  override name = "DifferentialFailure";
-}
 
 /** The actors and directories of both sides. */
 export class DifferentialTest implements AsyncDisposable {
   readonly #bare: string;
   readonly #options: readonly string[];
   #mount: Mount;
-  #actors: DifferentialActor[] = [];
+  readonly #actors = new Actors("plain", "bare", "mounted");
   #trial = 0;
 
   private constructor(bare: string, mount: Mount, options: readonly string[]) {
@@ -70,7 +60,7 @@ export class DifferentialTest implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const actor of this.#actors) actor.kill();
+    this.#actors.kill();
     await this.#mount[Symbol.asyncDispose]();
   }
 
@@ -86,7 +76,10 @@ export class DifferentialTest implements AsyncDisposable {
     const operations = makeOperations(new Random(setup.seed), setup.operations, profile);
     const difference = await this.run(operations);
     if (difference === undefined) return;
-    const short = await this.#shrink(operations.slice(0, difference.after));
+    const short = await shorten(
+      operations.slice(0, difference.after),
+      async (fewer) => (await this.run(fewer))?.after,
+    );
     const shown = (await this.run(short)) ?? difference;
     throw new DifferentialFailure(
       `seed ${setup.seed} with ${setup.operations} operations and options ` +
@@ -95,17 +88,10 @@ export class DifferentialTest implements AsyncDisposable {
     );
   }
 
-  /** What differs, for a reader: with the names of errors, and without what is equal. */
-  explain({ what, bare, mounted }: Difference): string {
-    const lines = [`Different: ${what}`];
-    const compare = (path: string, a: unknown, b: unknown): void => {
-      if (Bun.deepEquals(a, b)) return;
-      if (isObject(a) && isObject(b))
-        for (const key of Object.keys({ ...a, ...b })) compare(`${path}.${key}`, a[key], b[key]);
-      else lines.push(`  ${path}: bare ${shown(a)}, mounted ${shown(b)}`);
-    };
-    compare("", bare, mounted);
-    return `${lines.join("\n")}\nThe daemon wrote:\n${this.#mount.output}`;
+  /** What differs, for a reader. */
+  explain(difference: Difference): string {
+    const differs = explain(difference, "bare", "mounted");
+    return `${differs}\nThe daemon wrote:\n${this.#mount.output}`;
   }
 
   /** Does the operations in new directories on both sides. */
@@ -119,16 +105,13 @@ export class DifferentialTest implements AsyncDisposable {
       await mkdir(directory, { recursive: true });
       await chmod(directory, 0o777);
     }
-    for (const user of USERS) {
-      await this.#actor(0, user).start(bare, user === 0);
-      await this.#actor(1, user).start(mounted, user === 0);
-    }
+    await this.#actors.start([bare, mounted]);
     try {
       return await this.#steps(operations, { bare, mounted, source });
     } catch (error) {
       // A process that hangs, or dies with its mount.
       const what = error instanceof Error ? error.message : String(error);
-      return { after: operations.length, what, bare: undefined, mounted: undefined };
+      return { after: operations.length, what, expected: undefined, actual: undefined };
     }
   }
 
@@ -139,15 +122,11 @@ export class DifferentialTest implements AsyncDisposable {
     const { writeback } = this.#profile;
     for (const [index, operation] of operations.entries()) {
       const [user, name] = operation;
-      const [bare, mounted] = (
-        await Promise.all([
-          this.#actor(0, user).perform(operation),
-          this.#actor(1, user).perform(operation),
-        ])
-      ).map((outcome) => (writeback ? withoutTimes(outcome) : outcome));
+      const outcomes = await this.#actors.both(user, (actor) => actor.perform(operation));
+      const [expected, actual] = writeback ? outcomes.map(withoutTimes) : outcomes;
       const after = index + 1;
-      if (!Bun.deepEquals(bare, mounted))
-        return { after, what: `operation ${after}, ${name}`, bare, mounted };
+      if (!Bun.deepEquals(expected, actual))
+        return { after, what: `operation ${after}, ${name}`, expected, actual };
       if (after % CHECKPOINT_INTERVAL === 0 || after === operations.length) {
         const difference = await this.#compareTrees(places, after);
         if (difference !== undefined) return difference;
@@ -160,11 +139,11 @@ export class DifferentialTest implements AsyncDisposable {
     { bare, mounted, source }: { bare: string; mounted: string; source: string },
     after: number,
   ): Promise<Difference | undefined> {
-    const trees = await Promise.all([
-      this.#actor(0, 0).snapshot(bare),
-      this.#actor(1, 0).snapshot(mounted),
-    ]);
-    trees.push(await this.#actor(0, 0).snapshot(source));
+    const places = [bare, mounted] as const;
+    const trees: Record<string, unknown>[] = await this.#actors.both(0, (actor, side) =>
+      actor.snapshot(places[side]),
+    );
+    trees.push(await this.#actors.of(0, 0).snapshot(source));
     const [expected = {}, shown = {}, behind = {}] = this.#profile.writeback
       ? trees.map(withoutTimes)
       : trees;
@@ -174,22 +153,13 @@ export class DifferentialTest implements AsyncDisposable {
     ] as const)
       for (const name of Object.keys({ ...expected, ...tree }))
         if (!Bun.deepEquals(expected[name], tree[name]))
-          return { after, what: `"${name}" in ${what}`, bare: expected[name], mounted: tree[name] };
+          return {
+            after,
+            what: `"${name}" in ${what}`,
+            expected: expected[name],
+            actual: tree[name],
+          };
     return undefined;
-  }
-
-  /** Leaves operations out as long as what is left still fails. */
-  async #shrink(operations: readonly Operation[]): Promise<readonly Operation[]> {
-    const deadline = performance.now() + SHRINK_TIME_MS;
-    let shortest = operations;
-    for (let size = Math.ceil(operations.length / 2); size >= 1; size = Math.floor(size / 2))
-      for (let end = shortest.length; end > 0 && performance.now() < deadline; end -= size) {
-        const fewer = shortest.toSpliced(Math.max(0, end - size), Math.min(size, end));
-        const difference = await this.run(fewer);
-        if (difference !== undefined) shortest = fewer.slice(0, difference.after);
-        end = Math.min(end, shortest.length + size);
-      }
-    return shortest;
   }
 
   /** Replaces what did not survive the run before. */
@@ -200,18 +170,7 @@ export class DifferentialTest implements AsyncDisposable {
       await this.#mount.kill();
       await this.#mount.run();
     }
-    this.#actors = this.#actors.filter(({ alive }) => alive);
-    if (this.#actors.length === 2 * USERS.length) return;
-    for (const actor of this.#actors) actor.kill();
-    this.#actors = ["bare", "mounted"].flatMap((side) =>
-      ["root", "user"].map((user) => new DifferentialActor(`the ${side} side's ${user}`)),
-    );
-  }
-
-  #actor(side: 0 | 1, user: number): DifferentialActor {
-    const actor = this.#actors[side * USERS.length + user];
-    if (actor === undefined) throw new Error("the actors are not there");
-    return actor;
+    this.#actors.prepare();
   }
 }
 
@@ -222,17 +181,3 @@ function withoutTimes<T>(value: T): T {
     JSON.stringify(value, (key, part: unknown) => (isTime(key) ? undefined : part)),
   ) as T;
 }
-
-/** A sequence as it is for a replay: here, or if it is long, in a file. */
-async function print(operations: readonly Operation[]): Promise<string> {
-  const text = `[\n${operations.map((each) => JSON.stringify(each)).join(",\n")}\n]`;
-  if (operations.length <= PRINTED_OPERATIONS) return text;
-  const file = `/tmp/fuse-backend-differential-${process.pid}.json`;
-  await Bun.write(file, text);
-  return `${operations.length} operations, in ${file}`;
-}
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null;
-const shown = (value: unknown): string =>
-  typeof value === "number" && value < 0 ? errnoName(value) : JSON.stringify(value);

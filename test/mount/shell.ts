@@ -28,7 +28,11 @@ export function start(
 /** What a shell script writes to standard output. Throws if it fails. */
 export async function shell(script: string, options?: ShellOptions): Promise<string> {
   const child = start(script, options);
-  const timer = setTimeout(() => child.kill("SIGKILL"), TIMEOUT_MS);
+  const late = Promise.withResolvers<readonly [string, string, number]>();
+  const timer = setTimeout(() => {
+    child.kill("SIGKILL");
+    late.resolve(["", "it took too long", -1]);
+  }, TIMEOUT_MS);
   try {
     // A program that waits for a dead file system can't be killed, and holds its pipes open.
     const [output, errors, code] = await Promise.race([
@@ -37,7 +41,7 @@ export async function shell(script: string, options?: ShellOptions): Promise<str
         new Response(child.stderr).text(),
         child.exited,
       ]),
-      Bun.sleep(TIMEOUT_MS).then(() => ["", "it took too long", -1] as const),
+      late.promise,
     ]);
     if (code !== 0)
       throw new Error(
