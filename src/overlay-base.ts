@@ -14,7 +14,7 @@ import type { OverlayConfig } from "./overlay-config.ts";
 import { Found } from "./overlay-found.ts";
 import { LayerFiles } from "./overlay-layers.ts";
 import { EntryName } from "./overlay-name.ts";
-import { NODE_METACOPY } from "./overlay-node-record.ts";
+import { NODE_INDEXED, NODE_METACOPY } from "./overlay-node-record.ts";
 import { NodeTable, type NodeAreas } from "./overlay-nodes.ts";
 import { Origins, type HandleLayer } from "./overlay-origin.ts";
 import { OverlayXattrs } from "./overlay-xattrs.ts";
@@ -143,6 +143,8 @@ export abstract class OverlayBase extends FileSystem {
     memory.i32[(stat.st_ino >> 2) + 1] = nodes.inoHigh(node);
     attr.copyStat(memory);
     if (this.showsOneLink(node)) attr.nlink = 1;
+    if (this.nodes.flags(node) & NODE_INDEXED && nodes.upper(node) !== 0)
+      attr.nlink = memory.view.getUint32(stat.st_nlink, true) + nodes.links(node);
     if (nodes.flags(node) & NODE_METACOPY) this.#showBlocks(node, attr);
   }
 

@@ -30,14 +30,14 @@ import {
   statx,
   timespec,
 } from "./abi-linux.ts";
-import { ENOENT, ENOSPC, EPERM, EROFS } from "./errno.ts";
+import { ENOENT, ENOSPC, EPERM, EROFS, EXDEV } from "./errno.ts";
 import { SYMLINK_TARGET_MAX } from "./limits.ts";
 import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
 import { copyContents } from "./overlay-contents.ts";
 import { DOT, EMPTY } from "./overlay-base.ts";
 import { OverlayLookup } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
-import { NODE_IMPURE, NODE_METACOPY, NODE_ORIGIN } from "./overlay-node-record.ts";
+import { NODE_IMPURE, NODE_INDEXED, NODE_METACOPY, NODE_ORIGIN } from "./overlay-node-record.ts";
 import { copyU64, readU64 } from "./request.ts";
 import {
   close,
@@ -48,6 +48,7 @@ import {
   linkat,
   mkdirat,
   mknodat,
+  newfstatat,
   readlinkat,
   renameat2,
   statx as statxCall,
@@ -67,6 +68,7 @@ const target = smallMemory(SYMLINK_TARGET_MAX + 1);
 const attributes = smallMemory(statx.sizeof);
 const copyName = new EntryName();
 const temporaryName = new EntryName();
+const indexName = new EntryName();
 
 /** How much of a file is copied up. */
 export type Extent = 0 | 1 | 2;
@@ -157,11 +159,104 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     else if (isFile && extent !== NO_DATA) result = this.#fill(from, made);
     if (result >= 0) result = this.#dress(node, made, from, mode, layer, isMetacopy);
     if (result >= 0 && isFile && !isMetacopy && this.config.fsync) result = fsync(made);
-    if (result >= 0 && dirfd >= 0) result = this.#publish(made, hasName, parent, dirfd);
-    if (hasName && (result < 0 || dirfd < 0)) this.removeTemporary(mode);
+    const isIndexed = this.#isIndexed(mode);
+    const links = source.view.getUint32(stat.st_nlink, true);
+    if (result >= 0 && isIndexed) result = this.#publishIndexed(made, hasName, from, layer);
+    if (result >= 0 && dirfd >= 0)
+      result = this.#publish(made, hasName && !isIndexed, parent, dirfd);
+    if (hasName && (result < 0 || (dirfd < 0 && !isIndexed))) this.removeTemporary(mode);
     if (result >= 0) result = this.#enterUpper(node, made, isMetacopy);
+    if (result >= 0 && isIndexed) this.#beginLinks(node, made, links);
     close(made);
     return result;
+  }
+
+  /** Whether a lower file, whose struct stat is `source`, gets a place in the index. */
+  #isIndexed(mode: number): boolean {
+    const links = source.view.getUint32(stat.st_nlink, true);
+    return this.share.indexSlot !== 0 && (mode & S_IFMT) !== S_IFDIR && links > 1;
+  }
+
+  /** Whether a node is a lower file that gets a place in the index when it is copied up. */
+  protected isLinkedBelow(node: number): boolean {
+    const { nodes, files, share } = this;
+    if (share.indexSlot === 0 || nodes.upper(node) !== 0 || nodes.type(node) === S_IFDIR)
+      return false;
+    const slot = nodes.top(node);
+    const fd = files.inodes.acquire(slot);
+    const isKnown = fd >= 0 && fstat(fd, this.stat.address) >= 0;
+    files.inodes.release(slot);
+    return isKnown && this.stat.view.getUint32(stat.st_nlink, true) > 1;
+  }
+
+  /** Gives the finished copy its name in the index, by which the lower file's other names lead to it. */
+  #publishIndexed(made: number, hasName: boolean, from: number, layer: number): number {
+    const { files, share } = this;
+    const length = this.origins.encode(from, layer);
+    if (length === 0 || !indexName.setText(this.origins.name(length))) return -EXDEV;
+    // Until all of its names are there, the lower file's links count.
+    let result = this.xattrs.writeText(made, "nlink", "L+0");
+    const dirfd = files.inodes.acquire(share.indexSlot);
+    if (result >= 0) result = dirfd;
+    if (result >= 0)
+      result = hasName
+        ? renameat2(share.workFd, temporaryName.address, dirfd, indexName.address, RENAME_NOREPLACE)
+        : this.linkFd(made, dirfd, indexName.address);
+    files.inodes.release(share.indexSlot);
+    return result;
+  }
+
+  #beginLinks(node: number, made: number, links: number): void {
+    this.nodes.setFlags(node, NODE_INDEXED);
+    if (fstat(made, this.stat.address) < 0) return;
+    this.#keepLinks(node, made, links - this.stat.view.getUint32(stat.st_nlink, true));
+  }
+
+  /** How many more links the inode has than the upper one, which is `fd`. */
+  #keepLinks(node: number, fd: number, links: number): void {
+    this.nodes.setLinks(node, links);
+    this.xattrs.writeText(fd, "nlink", `U${links < 0 ? "" : "+"}${links}`);
+  }
+
+  /**
+   * Under the node's lock: an inode of the index, known by a name that only a lower directory has, gets
+   * that name in the upper directory `dirfd`. Returns 0 or -errno.
+   */
+  protected linkUp(node: number, parent: number, dirfd: number, name: EntryName): number {
+    if (!(this.nodes.flags(node) & NODE_INDEXED)) return 0;
+    if (newfstatat(dirfd, name.address, this.stat.address, AT_SYMLINK_NOFOLLOW) >= 0) return 0;
+    const { inodes } = this.files;
+    const upper = this.nodes.upper(node);
+    const fd = inodes.acquire(upper);
+    let result = fd < 0 ? fd : this.markImpure(parent, dirfd);
+    if (result >= 0) result = this.linkFd(fd, dirfd, name.address);
+    if (result >= 0) this.#keepLinks(node, fd, this.nodes.links(node) - 1);
+    inodes.release(upper);
+    return result;
+  }
+
+  /** Under the node's lock: an inode of the index has lost a name; with the last it leaves the index. */
+  protected unlinked(node: number): void {
+    const { nodes, files } = this;
+    if (!(nodes.flags(node) & NODE_INDEXED)) return;
+    const upper = nodes.upper(node);
+    const fd = files.inodes.acquire(upper);
+    const isKnown = fd >= 0 && fstat(fd, this.stat.address) >= 0;
+    const links = this.stat.view.getUint32(stat.st_nlink, true) + nodes.links(node);
+    if (isKnown && links <= 0) this.#leaveIndex(node, fd);
+    files.inodes.release(upper);
+  }
+
+  #leaveIndex(node: number, fd: number): void {
+    const { inodes } = this.files;
+    const length = this.xattrs.read(fd, "origin");
+    if (length <= 0) return;
+    const { buffer, byteOffset } = this.xattrs.value.bytes;
+    if (!indexName.setText(Buffer.from(buffer, byteOffset, length).toString("hex"))) return;
+    const dirfd = inodes.acquire(this.share.indexSlot);
+    if (dirfd >= 0 && unlinkat(dirfd, indexName.address, 0) >= 0)
+      this.nodes.setLinks(node, this.nodes.links(node) + 1);
+    inodes.release(this.share.indexSlot);
   }
 
   #leavesData(): boolean {
@@ -297,6 +392,8 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     else nodes.clearFlags(node, NODE_METACOPY);
     if (keeps) nodes.setFlags(node, NODE_ORIGIN);
     nodes.setUpper(node, slot);
+    // A copy has times of its own, and maybe another inode number.
+    files.tellChanged(slot);
     return 0;
   }
 
@@ -316,6 +413,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
       if (result >= 0) result = setTimes(fd, source);
       if (result >= 0) result = this.xattrs.remove(to, "metacopy");
       if (result >= 0) nodes.clearFlags(node, NODE_METACOPY);
+      files.tellChanged(upper);
       close(fd);
     } else {
       result = fd;

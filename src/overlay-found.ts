@@ -20,6 +20,8 @@ export class Found {
   key = 0;
   /** NODE_*. */
   flags = 0;
+  /** With NODE_INDEXED: how many more links it has than the upper inode. */
+  links = 0;
 
   clear(): void {
     this.upper = 0;
@@ -29,6 +31,7 @@ export class Found {
     this.inoHigh = 0;
     this.key = 0;
     this.flags = 0;
+    this.links = 0;
   }
 
   add(slot: number, layer: number): void {

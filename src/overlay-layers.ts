@@ -85,6 +85,10 @@ export class LayerFiles extends PassthroughFs {
     return slot;
   }
 
+  override tellChanged(slot: number): void {
+    super.tellChanged(slot);
+  }
+
   protected override mayBack(_slot: number): boolean {
     return this.mayOpenBacked;
   }

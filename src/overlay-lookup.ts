@@ -309,6 +309,7 @@ export abstract class OverlayLookup extends OverlayBase {
   /** The upper file has an origin: its inode number is that of the lower file it comes from. */
   #identify(): void {
     const { inodes } = this.files;
+    const own = this.#nlink;
     const upper = inodes.acquire(this.#slot);
     const length = upper < 0 ? upper : this.xattrs.read(upper, "origin");
     inodes.release(this.#slot);
@@ -323,8 +324,8 @@ export abstract class OverlayLookup extends OverlayBase {
       this.foundIno(slot, this.stat);
       this.found.flags |= NODE_ORIGIN;
     }
-    if (this.config.index && nlink > 1) this.found.flags |= NODE_INDEXED;
     this.files.forgetSlot(slot);
+    if (this.config.index && nlink > 1) this.#countLinks(this.#slot, own, nlink);
   }
 
   /** A lower file with several names may have been copied up by another of them. */
@@ -338,16 +339,33 @@ export abstract class OverlayLookup extends OverlayBase {
     const name = this.origins.name(length);
     if (!component.setText(name)) return 0;
     const { inoLow, inoHigh } = found;
+    const lowerLinks = this.#nlink;
     const kind = this.#probe(this.share.indexSlot, component, true, true);
     if (kind !== FILE) return kind < 0 ? kind : 0;
-    // The copy is what is seen; where it came from is known by its origin.
+    // The copy is what is seen, under this name too.
+    this.#countLinks(this.#slot, this.#nlink, lowerLinks);
     found.upper = this.#slot;
     found.key = this.#slot;
     found.mode = this.#mode;
-    found.flags |= NODE_INDEXED;
+    found.flags |= NODE_ORIGIN;
     found.inoLow = inoLow;
     found.inoHigh = inoHigh;
     return 0;
+  }
+
+  /**
+   * How many names an inode of the index has in the overlay is stored with it, as a difference to the links
+   * of the upper inode (U) or of the lower one (L).
+   */
+  #countLinks(slot: number, upperLinks: number, lowerLinks: number): void {
+    const { inodes } = this.files;
+    const fd = inodes.acquire(slot);
+    const text = fd < 0 ? undefined : this.xattrs.readText(fd, "nlink");
+    inodes.release(slot);
+    const [, base, difference] = /^([UL])([+-]\d+)$/.exec(text ?? "") ?? [];
+    this.found.flags |= NODE_INDEXED;
+    this.found.links = base === undefined ? 0 : Number(difference);
+    if (base === "L") this.found.links += lowerLinks - upperLinks;
   }
 
   // --- Redirects ---

@@ -31,7 +31,8 @@ export const node_record = struct("node_record", {
   /** Its place in the ring of forgotten nodes; 0 if the kernel knows it. */
   retained: u32,
   state: u32,
-  spare: u32,
+  /** Of an inode in the index: how many more links it has than the upper inode. */
+  links: i32,
 });
 
 /** A name of a node in a directory. The text goes on in chunks if it does not fit. */
@@ -77,6 +78,7 @@ export const TYPE = node_record.type >> 2;
 export const FLAGS = node_record.flags >> 2;
 export const RETAINED = node_record.retained >> 2;
 export const STATE = node_record.state >> 2;
+export const LINKS = node_record.links >> 2;
 
 export const NEXT = name_record.next >> 2;
 export const PARENT = name_record.parent >> 2;

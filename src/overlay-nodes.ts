@@ -41,6 +41,7 @@ import {
   INO_LOW,
   LAYER,
   LENGTH,
+  LINKS,
   LOOKUPS,
   MORE,
   NAMES,
@@ -228,6 +229,15 @@ export class NodeTable {
     return this.#words[this.#nodes.at(nodeid) + INO_HIGH]!;
   }
 
+  /** Of an inode in the index: how many more links it has than the upper inode. */
+  links(nodeid: number): number {
+    return this.#words[this.#nodes.at(nodeid) + LINKS]!;
+  }
+
+  setLinks(nodeid: number, links: number): void {
+    this.#words[this.#nodes.at(nodeid) + LINKS] = links;
+  }
+
   version(nodeid: number): number {
     return Atomics.load(this.#words, this.#nodes.at(nodeid) + VERSION);
   }
@@ -359,6 +369,7 @@ export class NodeTable {
     words[at + GENERATION] = (words[at + GENERATION]! + 1) & 0x7fffffff;
     words[at + TYPE] = found.mode & S_IFMT;
     words[at + FLAGS] = found.flags;
+    words[at + LINKS] = found.links;
     words[at + RETAINED] = 0;
     words[at + STATE] = ALIVE;
     if (found.upper !== 0) words[this.#owners + found.upper] = node;

@@ -24,6 +24,7 @@ import type { Context } from "./filesystem.ts";
 import { PAGE_SIZE, map, smallMemory, type Address, type Memory } from "./memory.ts";
 import { EMPTY } from "./overlay-base.ts";
 import { whiteoutPath } from "./overlay-lookup.ts";
+import { DATA } from "./overlay-copy-up.ts";
 import { OverlayMake } from "./overlay-make.ts";
 import type { EntryName } from "./overlay-name.ts";
 import type { Name } from "./request.ts";
@@ -61,8 +62,10 @@ export abstract class OverlayRemove extends OverlayMake {
     const node = result < 0 ? result : this.find(parent, this.name);
     const directory = node < 0 ? node : this.copyUp(parent);
     if (directory > 0) {
+      // Whose other names stay is told how many they are.
+      if (this.isLinkedBelow(node)) result = Math.min(0, this.copyUp(node, DATA));
       nodes.lock(node);
-      result = this.#removeNode(parent, directory, node, isDirectory);
+      if (result >= 0) result = this.#removeNode(parent, directory, node, isDirectory);
       if (result >= 0) {
         nodes.removeName(parent, this.name);
         nodes.changed(parent);

@@ -82,7 +82,8 @@ export abstract class OverlayRename extends OverlayRemove {
     const hasLower = result < 0 ? result : result === 1 ? 1 : this.hasLower(parent, this.name);
     if (hasLower < 0) return hasLower;
     result = this.copyUp(node, DATA);
-    if (result >= 0 && isExchange) result = this.copyUp(victim, DATA);
+    const isLost = isExchange || (victim !== 0 && this.isLinkedBelow(victim));
+    if (result >= 0 && isLost) result = this.copyUp(victim, DATA);
     if (result < 0) return result;
     this.#lockBoth(node, victim);
     result = this.#renameUpper(
@@ -147,6 +148,8 @@ export abstract class OverlayRename extends OverlayRemove {
     if (upper !== 0) files.inodes.acquire(upper);
     let result = fromFd < 0 ? fromFd : toFd < 0 ? toFd : 0;
     const isSame = parent === newParent;
+    if (result >= 0) result = this.linkUp(node, parent, fromFd, this.name);
+    if (result >= 0 && upper !== 0) result = this.linkUp(victim, newParent, toFd, this.newName);
     if (result >= 0) result = this.#prepare(node, parent, this.name, newParent, isSame);
     if (result >= 0 && isExchange)
       result = this.#prepare(victim, newParent, this.newName, parent, isSame);
@@ -156,6 +159,7 @@ export abstract class OverlayRename extends OverlayRemove {
       result = isExchange
         ? renameat2(fromFd, this.name.address, toFd, this.newName.address, RENAME_EXCHANGE)
         : this.#move(node, victim, fromFd, toFd, hasLower);
+    if (result >= 0 && upper !== 0 && !isExchange) this.unlinked(victim);
     if (upper !== 0) files.inodes.release(upper);
     files.inodes.release(to);
     files.inodes.release(from);

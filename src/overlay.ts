@@ -26,6 +26,7 @@ import { OverlayDirectories } from "./overlay-directories.ts";
 import { Found } from "./overlay-found.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
 import { NodeTable } from "./overlay-nodes.ts";
+import { Origins } from "./overlay-origin.ts";
 import { removeTree } from "./overlay-remove.ts";
 import { MARK_IMPURE, OverlayXattrs } from "./overlay-xattrs.ts";
 import {
@@ -160,6 +161,7 @@ class Opening {
     if (upper !== undefined) this.#upper = this.#addSlot(this.#openPath("upperdir", upper), upper);
     const work = this.#openWork();
     const layers = [...lower, ...data].map((path) => this.#openLayer(path));
+    if (work.indexSlot !== 0) this.#checkOrigin(layers, lower[0]!);
     return { ...work, layers, isStacked: this.#isStacked };
   }
 
@@ -250,6 +252,25 @@ class Opening {
     close(this.#makeDirectory(dirfd, INDEX, work));
     const fd = openat(dirfd, INDEX.address, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     return this.#addSlot(fd, `${work}/index`);
+  }
+
+  /** What is in the index is known by handles of the lower layer, so that has to be the same one. */
+  #checkOrigin(layers: readonly LayerShare[], path: string): void {
+    const origins = new Origins(layers);
+    const root = this.#inodes.acquire(layers[0]!.root);
+    const length = root < 0 ? 0 : origins.encode(root, 0);
+    this.#inodes.release(layers[0]!.root);
+    const { encoded } = origins;
+    const upper = this.#inodes.acquire(this.#upper);
+    const before = upper < 0 ? upper : this.#xattrs.read(upper, "origin");
+    if (length > 0 && before < 0) this.#xattrs.write(upper, "origin", encoded.address, length);
+    this.#inodes.release(this.#upper);
+    const stored = this.#xattrs.value.bytes.subarray(0, Math.max(0, before));
+    if (before <= 0 || Buffer.compare(stored, encoded.bytes.subarray(0, length)) === 0) return;
+    throw new ConfigError(
+      `upperdir=${this.#config.upper} was used over another lower layer than ${path}, and has an ` +
+        "index of it: use that layer, or leave index=on out",
+    );
   }
 
   #canMakeDevices(workFd: number): boolean {

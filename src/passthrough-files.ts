@@ -165,8 +165,13 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const result = this.#finishOpen(nodeid, inode, fd, flags, out);
     if (result < 0 && fd >= 0) close(fd);
     // From now on the times may change without the kernel's FUSE noticing: it must not keep them.
-    if (out.backingId > 0 && isMappable(flags)) this.#notifier?.invalInode(nodeid, -1);
+    if (out.backingId > 0 && isMappable(flags)) this.tellChanged(nodeid);
     return result;
+  }
+
+  /** The kernel is not to keep the attributes that it has of an inode. */
+  protected tellChanged(nodeid: number): void {
+    this.#notifier?.invalInode(nodeid, -1);
   }
 
   /**
@@ -632,7 +637,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const result = ioctl(fd, command, memory.address);
     this.#done(fh, fd);
     // The kernel keeps the attributes, though their ctime has changed.
-    if (result >= 0 && isSet) this.#notifier?.invalInode(nodeid, -1);
+    if (result >= 0 && isSet) this.tellChanged(nodeid);
     if (result < 0 || isSet) return result;
     out.bytes.set(memory.bytes.subarray(0, size));
     return size;
