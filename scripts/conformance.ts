@@ -396,17 +396,21 @@ function writeScript(path: string, lines: readonly string[], flag: "w" | "wx" = 
  * executable's own mount helper.
  */
 function installHelper(options: ConformanceOptions, directory: string): void {
-  const link = join(directory, options.overlay ? "fuse-overlayfs" : basename(HELPER));
+  const link = join(directory, options.peer ? "fuse-overlayfs" : basename(HELPER));
   symlinkSync(options.executable, link);
+  const quoted = shellQuote(link);
+  // The suite of overlays brings layers itself.
+  const layers =
+    options.overlay && options.suite !== "unionmount" ? `-o "${layerOptions("$source")}"` : "";
+  const passthrough = `exec ${quoted} "$source" "$mountpoint" "$@" -o "fsname=$name"`;
+  const overlay = `exec ${quoted} "$name" "$mountpoint" ${layers} "$@"`;
+  const peer = `exec ${quoted} ${layers} "$@" "$mountpoint"`;
   const lines = [
     `# Made by ${import.meta.filename}, which removes it at its end.`,
     "name=$1 mountpoint=$2",
     "shift 2",
     `source=${shellQuote(directory)}/$name`,
-    options.overlay
-      ? // The suite of overlays brings layers itself; fuse-overlayfs takes what comes last.
-        `exec ${shellQuote(link)} -o "${layerOptions("$source")}" "$@" -o "fsname=$name" "$mountpoint"`
-      : `exec ${shellQuote(link)} "$source" "$mountpoint" "$@" -o "fsname=$name"`,
+    options.peer ? peer : options.overlay ? overlay : passthrough,
   ];
   try {
     writeScript(HELPER, lines, "wx");
@@ -524,7 +528,7 @@ function unionmountRuns(
       // Renames of directories without a redirect: what must fail.
       const isExdev = name === "rename-exdev";
       // The suite gives these to the kernel itself.
-      const own = bare || peer ? [] : [`redirect_dir=${isExdev ? "off" : "on"}`];
+      const own = bare || peer ? [] : ["allow_other", `redirect_dir=${isExdev ? "off" : "on"}`];
       if (own.length > 0 && index) own.push("index=on");
       return {
         name: `${way}/${name}`,

@@ -25,6 +25,7 @@ import {
   parseCheck,
   parseExclusions,
   parseProve,
+  parseUnionmount,
   UsageError as ConformanceUsageError,
 } from "../scripts/conformance-results.ts";
 
@@ -211,6 +212,8 @@ describe("the arguments of conformance.ts", () => {
     ["a test outside of the suite", ["xfstests", "/suite", "--tests", "../../x"]],
     ["a group of pjdfstest", ["pjdfstest", "/suite", "--group", "quick"]],
     ["xfstests without a block device", ["xfstests", "/suite", "--bare"]],
+    ["a group of unionmount", ["unionmount", "/suite", "--group", "quick"]],
+    ["a number for a case of unionmount", ["unionmount", "/suite", "--tests", "rmdir/01.t"]],
   ])("%s is refused", (_, argv) => {
     expect(() => parseConformanceArguments(argv)).toThrow(ConformanceUsageError);
   });
@@ -236,11 +239,36 @@ describe("the arguments of conformance.ts", () => {
     });
   });
 
+  test("unionmount is run on overlays, the others if they are told to", () => {
+    const overlay = (...argv: string[]): unknown => {
+      const options = parseConformanceArguments(argv);
+      return options === "help" ? options : options.overlay;
+    };
+    expect(overlay("unionmount", "/suite")).toBe(true);
+    expect(overlay("pjdfstest", "/suite")).toBe(false);
+    expect(overlay("xfstests", "/suite", "--overlay")).toBe(true);
+  });
+
   test("every exclusion has a reason", () => {
     const text = "# of this machine\n\ngeneric/394 needs CAP_SYS_RESOURCE\n";
     expect([...parseExclusions(text)]).toEqual([["generic/394", "needs CAP_SYS_RESOURCE"]]);
     expect(() => parseExclusions("generic/001\n")).toThrow("without a reason");
   });
+});
+
+test("the lines of unionmount are understood", () => {
+  const text = `ov/rmdir ... ok
+ov=1/rename-dir ... failed: /base/m/a: Unexpected error: Invalid cross-device link
+verify/open-plain ... `;
+  expect([...parseUnionmount(text)]).toEqual([
+    ["ov/rmdir", { status: "pass", detail: "" }],
+    [
+      "ov=1/rename-dir",
+      { status: "fail", detail: "/base/m/a: Unexpected error: Invalid cross-device link" },
+    ],
+  ]);
+  expect(isComplete("unionmount", text)).toBe(false);
+  expect(isComplete("unionmount", `${text}ok\nThat was unionmount.\n`)).toBe(true);
 });
 
 const PROVE = `/suite/tests/chmod/00.t ............ ok

@@ -1,6 +1,6 @@
-// What the differential test of overlays does beyond the operations of differential-operations.ts:
-// it makes the layers, and looks where an overlay can go wrong. The paths are the same in layers and
-// mount, so that almost everything is in several layers.
+// What the differential test of overlays does beyond the operations that all share: it makes the
+// layers, and looks where an overlay can go wrong. The paths are the same in layers and mount, so
+// that almost everything is in several layers.
 
 import * as abi from "../../src/abi-linux.ts";
 import { EEXIST, ENXIO } from "../../src/errno.ts";
