@@ -231,6 +231,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     let result = fd < 0 ? fd : this.markImpure(parent, dirfd);
     if (result >= 0) result = this.linkFd(fd, dirfd, name.address);
     if (result >= 0) this.#keepLinks(node, fd, this.nodes.links(node) - 1);
+    if (result >= 0) this.files.tellChanged(upper);
     inodes.release(upper);
     return result;
   }

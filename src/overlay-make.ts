@@ -157,6 +157,7 @@ export abstract class OverlayMake extends OverlayList {
     out: OpenOut,
   ): number {
     const { nodes, files } = this;
+    this.#wasStaged = false;
     let result = nodes.acquire(parent) ? this.copyUp(parent) : -ESTALE;
     if (result > 0) result = files.tmpfile(context, result, flags, mode, umask, entry, out);
     if (result >= 0) {
@@ -167,9 +168,13 @@ export abstract class OverlayMake extends OverlayList {
     return result;
   }
 
+  /** Whether what was made last came by a stage. */
+  #wasStaged = false;
+
   /** Takes the request's name. Returns the slot of the upper directory, or -errno. */
   #begin(parent: number, name: Name): number {
     const { nodes } = this;
+    this.#wasStaged = false;
     if (!nodes.acquire(parent)) return -ESTALE;
     if (!this.name.set(name)) return -ENAMETOOLONG;
     if (this.hidesPrefix && isWhiteoutName(this.name)) return -EINVAL;
@@ -207,6 +212,8 @@ export abstract class OverlayMake extends OverlayList {
       entry.nodeid = 0;
       return node;
     }
+    // What came by a stage has changed since its attributes were read.
+    if (this.#wasStaged) return this.enterFound(node, entry);
     entry.nodeid = node;
     entry.generation = this.nodes.generation(node);
     return 0;
@@ -280,6 +287,7 @@ export abstract class OverlayMake extends OverlayList {
    */
   #leaveStage(stage: number, directory: number, made: number, isDirectory: boolean): number {
     if (stage < 0) return stage;
+    this.#wasStaged = true;
     const { files, share } = this;
     const from = files.inodes.acquire(stage);
     const to = files.inodes.acquire(directory);
