@@ -14,8 +14,8 @@
 //   file, whereas read(2) reads the new one;
 // - changes by descriptor of a device or FIFO whose last name is gone: the kernel copies it up, and
 //   its name is there again after the next mount;
-// - names that are listed, but not there: the kernel lists whiteouts of directories which are in one
-//   layer only;
+// - names that are listed, but not there: the kernel lists the whiteouts of a directory which is in
+//   one layer only;
 // - with metacopy=on, the time of modification where the kernel has the time at which it has copied
 //   the data, and the other the file's own;
 // - inode numbers themselves. But a file that keeps its number in the kernel's overlay, through an
@@ -418,7 +418,9 @@ type Tree = Record<string, unknown>;
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null;
 
-/** What the oracle says, with the other's time of modification where it has the time of a copy-up. */
+/**
+ * What the oracle says, with the other's time of modification where it has that of a copy-up.
+ */
 function withoutCopyTime(expected: unknown, actual: unknown): unknown {
   if (!isObject(expected) || !isObject(actual) || Array.isArray(expected)) return expected;
   const entries = Object.entries(expected).map(([key, part]) => {
