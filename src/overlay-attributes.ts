@@ -1,17 +1,8 @@
 // Operations on what a file is: attributes and extended attributes.
 
-import {
-  FATTR_FH,
-  FATTR_GID,
-  FATTR_LOCKOWNER,
-  FATTR_MODE,
-  FATTR_SIZE,
-  FATTR_UID,
-} from "./abi-fuse.ts";
+import { FATTR_FH, FATTR_LOCKOWNER, FATTR_MODE, FATTR_SIZE } from "./abi-fuse.ts";
 import {
   S_IFREG,
-  S_ISGID,
-  S_ISUID,
   stat,
   statx,
   AT_EMPTY_PATH,
@@ -83,28 +74,17 @@ export abstract class OverlayAttributes extends OverlayRename {
     return result;
   }
 
-  /** What is asked for is so already: no reason to copy a lower file up. */
+  /** It has the mode that is asked for already: no reason to copy a lower file up. */
   #changesNothing(node: number, changes: AttrChanges): boolean {
     const { nodes, files, stat: memory } = this;
-    const { valid } = changes;
-    if (nodes.upper(node) !== 0 || this.share.workFd < 0) return false;
-    const asked = valid & ~(FATTR_FH | FATTR_LOCKOWNER);
-    if (asked & ~(FATTR_MODE | FATTR_UID | FATTR_GID)) return false;
+    const asked = changes.valid & ~(FATTR_FH | FATTR_LOCKOWNER);
+    if (asked !== FATTR_MODE || nodes.upper(node) !== 0 || this.share.workFd < 0) return false;
     const slot = nodes.top(node);
     const fd = files.inodes.acquire(slot);
     const result = fd < 0 ? fd : fstat(fd, memory.address);
     files.inodes.release(slot);
     if (result < 0) return false;
-    const mode = memory.view.getUint32(stat.st_mode, true);
-    const keepsMode = !(asked & FATTR_MODE) || ((mode ^ changes.mode) & 0o7777) === 0;
-    // Changing the owner, be it to the same one, takes set-user-id bits away.
-    const isSafe = (asked & FATTR_MODE) === asked || (mode & (S_ISUID | S_ISGID)) === 0;
-    return (
-      keepsMode &&
-      isSafe &&
-      (!(asked & FATTR_UID) || memory.view.getUint32(stat.st_uid, true) === changes.uid) &&
-      (!(asked & FATTR_GID) || memory.view.getUint32(stat.st_gid, true) === changes.gid)
-    );
+    return ((memory.view.getUint32(stat.st_mode, true) ^ changes.mode) & 0o7777) === 0;
   }
 
   override readlink(context: Context, nodeid: number, out: DataOut): number {

@@ -41,6 +41,8 @@ export interface OverlayShare {
   readonly indexSlot: number;
   /** Whether whiteouts can be devices; otherwise they are files `.wh.NAME`. */
   readonly makesDevices: boolean;
+  /** Whether all files can be opened by handle, so that those which are forgotten can be kept. */
+  readonly retains: boolean;
   /** Whether a layer lies on a file system that is itself stacked on others. */
   readonly isStacked: boolean;
   /** Whether the upper layer keeps the overlay's own attributes. */
@@ -74,7 +76,9 @@ export abstract class OverlayBase extends FileSystem {
     this.config = share.config;
     this.thread = thread;
     this.files = new LayerFiles(memory, share.files, thread, (slot) => this.nodes.owner(slot));
-    this.nodes = new NodeTable(memory, share.nodes, (slot) => this.files.forgetSlot(slot));
+    this.nodes = new NodeTable(memory, share.nodes, share.retains, (slot) =>
+      this.files.forgetSlot(slot),
+    );
     this.xattrs = new OverlayXattrs(this.files.proc, share.config.userxattr);
     this.origins = new Origins(share.layers);
   }

@@ -98,7 +98,7 @@ export interface OverlayConfig {
   readonly fastIno: boolean;
   /**
    * `.wh.NAME` and `.wh..wh..opq` in a layer hide NAME and everything below, as AUFS has it:
-   * so containers-storage unpacks images for a mount program. The default is false.
+   * so containers-storage unpacks images for a mount program. The default is true.
    */
   readonly aufsWhiteouts: boolean;
   /** What was asked for by name, and must not be given up. */
@@ -144,7 +144,7 @@ export function overlayConfig(given: OverlayGiven): OverlayConfig {
     kernelPassthrough: given.kernelPassthrough ?? !writeback,
     xattrPermissions: given.xattrPermissions ?? 0,
     fastIno: given.fastIno ?? false,
-    aufsWhiteouts: given.aufsWhiteouts ?? false,
+    aufsWhiteouts: given.aufsWhiteouts ?? true,
     explicit: FEATURES.filter((feature) => given[feature] !== undefined),
   };
   for (const [wrong, why] of contradictions(given, config)) if (wrong) throw new ConfigError(why);

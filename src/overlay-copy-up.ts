@@ -45,12 +45,14 @@ import {
   fchownat,
   fstat,
   fsync,
+  getxattr,
   linkat,
   mkdirat,
   mknodat,
   newfstatat,
   readlinkat,
   renameat2,
+  setxattr,
   statx as statxCall,
   symlinkat,
   ftruncate,
@@ -59,11 +61,13 @@ import {
 } from "./syscall.ts";
 
 const YES = cstring("y");
+const CAPABILITY = cstring("security.capability");
 
 // Scratch memory of the thread, for all overlays that it serves.
 const source = smallMemory(stat.sizeof);
 const times = smallMemory(2 * timespec.sizeof);
 const parentTimes = smallMemory(2 * timespec.sizeof);
+const capability = smallMemory(64);
 const target = smallMemory(SYMLINK_TARGET_MAX + 1);
 const attributes = smallMemory(statx.sizeof);
 const copyName = new EntryName();
@@ -165,7 +169,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     if (result >= 0 && dirfd >= 0)
       result = this.#publish(made, hasName && !isIndexed, parent, dirfd);
     if (hasName && (result < 0 || (dirfd < 0 && !isIndexed))) this.removeTemporary(mode);
-    if (result >= 0) result = this.#enterUpper(node, made, isMetacopy);
+    if (result >= 0) result = this.#enterUpper(node, made, isMetacopy, parent);
     if (result >= 0 && isIndexed) this.#beginLinks(node, made, links);
     close(made);
     return result;
@@ -377,7 +381,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     return linkat(proc.dirfd, proc.name(fd), dirfd, name, AT_SYMLINK_FOLLOW);
   }
 
-  #enterUpper(node: number, made: number, isMetacopy: boolean): number {
+  #enterUpper(node: number, made: number, isMetacopy: boolean, parent: number): number {
     const { files, nodes } = this;
     const path = files.reopen(made, O_PATH | O_NOFOLLOW);
     if (path < 0) return path;
@@ -388,7 +392,11 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const high = files.stat.i32[(stat.st_ino >> 2) + 1]!;
     const slot = files.slotOf(path);
     if (slot < 0) return slot;
-    if (!keeps) nodes.setIno(node, low, high ^ files.inodes.inoOffset(slot));
+    if (!keeps) {
+      nodes.setIno(node, low, high ^ files.inodes.inoOffset(slot));
+      // What the kernel keeps of the directory has the old number.
+      if (parent !== 0) files.tellListChanged(nodes.upper(parent));
+    }
     if (isMetacopy) nodes.setFlags(node, NODE_METACOPY);
     else nodes.clearFlags(node, NODE_METACOPY);
     if (keeps) nodes.setFlags(node, NODE_ORIGIN);
@@ -408,8 +416,14 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     let result = from < 0 ? from : to < 0 ? to : fstat(to, source.address);
     const fd = result < 0 ? result : files.reopen(to, O_WRONLY);
     if (fd >= 0) {
+      // Writing takes capabilities off a file, whoever writes.
+      const { proc } = files;
+      const { address: name } = CAPABILITY;
+      const length = getxattr(proc.path(to), name, capability.address, capability.size);
       result = ftruncate(fd, 0);
       if (result >= 0 && extent !== NO_DATA) result = this.#fill(from, fd);
+      if (result >= 0 && length > 0)
+        result = setxattr(proc.path(to), name, capability.address, length, 0);
       if (result >= 0 && this.config.fsync) result = fsync(fd);
       if (result >= 0) result = setTimes(fd, source);
       if (result >= 0) result = this.xattrs.remove(to, "metacopy");

@@ -89,6 +89,10 @@ export class LayerFiles extends PassthroughFs {
     super.tellChanged(slot);
   }
 
+  override tellListChanged(slot: number): void {
+    super.tellListChanged(slot);
+  }
+
   protected override mayBack(_slot: number): boolean {
     return this.mayOpenBacked;
   }

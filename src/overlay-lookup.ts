@@ -6,26 +6,32 @@
 
 import {
   AT_SYMLINK_NOFOLLOW,
+  LINUX_DIRENT64_NAME,
   O_DIRECTORY,
+  O_NOATIME,
   O_NOFOLLOW,
   O_PATH,
+  O_RDONLY,
   S_IFCHR,
   S_IFDIR,
   S_IFMT,
   S_IFREG,
+  linux_dirent64,
   stat,
 } from "./abi-linux.ts";
 import { EIO, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { log } from "./log.ts";
-import { cstring, smallMemory } from "./memory.ts";
-import { OverlayBase } from "./overlay-base.ts";
+import { cstring, map, PAGE_SIZE, smallMemory } from "./memory.ts";
+import { DOT, OverlayBase } from "./overlay-base.ts";
 import { EntryName } from "./overlay-name.ts";
 import {
   NODE_IMPURE,
   NODE_INDEXED,
   NODE_METACOPY,
+  NODE_NO_WHITEOUT_FILES,
   NODE_ORIGIN,
+  NODE_WHITEOUT_FILES,
   STACK_XWHITEOUTS,
 } from "./overlay-node-record.ts";
 import {
@@ -39,7 +45,7 @@ import {
 } from "./overlay-xattrs.ts";
 import type { EntryOut } from "./reply.ts";
 import { readU64, type Name } from "./request.ts";
-import { close, faccessat, fstat, newfstatat } from "./syscall.ts";
+import { close, faccessat, fstat, getdents64, newfstatat } from "./syscall.ts";
 
 /** A file of this name hides the one whose name follows, as AUFS has it. */
 export const WHITEOUT_PREFIX = ".wh.";
@@ -52,6 +58,8 @@ const NAME_MAX = 255;
 const whiteoutName = smallMemory(NAME_MAX + 1);
 const whiteoutStat = smallMemory(stat.sizeof);
 const component = new EntryName();
+const entries = map(16 * PAGE_SIZE);
+const more = smallMemory(512);
 new TextEncoder().encodeInto(WHITEOUT_PREFIX, whiteoutName.bytes);
 
 // What there is of a name in a layer.
@@ -145,7 +153,7 @@ export abstract class OverlayLookup extends OverlayBase {
     let goesOn = true;
     let redirect: string | undefined;
     if (upper !== 0) {
-      const kind = this.#probe(upper, name, true, stack === 0);
+      const kind = this.#probe(parent, upper, name, true, stack === 0);
       if (kind < 0) return kind;
       if (kind === WHITEOUT) return -ENOENT;
       if (kind !== NOTHING) {
@@ -195,7 +203,7 @@ export abstract class OverlayLookup extends OverlayBase {
     const { nodes } = this;
     for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
       const isLast = nodes.below(record) === 0;
-      const kind = this.#probe(nodes.slot(record), name, false, isLast);
+      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast);
       if (kind < 0) return kind;
       if (kind === NOTHING) continue;
       if (kind === WHITEOUT) return 0;
@@ -253,16 +261,23 @@ export abstract class OverlayLookup extends OverlayBase {
 
   /**
    * What a layer has under a name. Fills `#slot`, `#marks`, `#mode` and `stat` if it is a file or a
-   * directory. `isLast`: nothing below that it could hide. Returns NOTHING, FILE, DIRECTORY, WHITEOUT or -errno.
+   * directory. `node` is the node that `directory` is a part of, 0 for none; `isLast`: nothing below that
+   * it could hide. Returns NOTHING, FILE, DIRECTORY, WHITEOUT or -errno.
    */
-  #probe(directory: number, name: EntryName, isUpper: boolean, isLast: boolean): number {
+  #probe(
+    node: number,
+    directory: number,
+    name: EntryName,
+    isUpper: boolean,
+    isLast: boolean,
+  ): number {
     const { files } = this;
     const dirfd = files.inodes.acquire(directory);
     const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
     let kind = fd;
     if (fd >= 0) kind = this.#classify(fd, isUpper, isLast);
     else if (fd === -ENOENT)
-      kind = !isLast && this.hasWhiteoutFile(dirfd, name) ? WHITEOUT : NOTHING;
+      kind = !isLast && this.#hidesByFile(node, dirfd, name) ? WHITEOUT : NOTHING;
     files.inodes.release(directory);
     return kind;
   }
@@ -295,6 +310,45 @@ export abstract class OverlayLookup extends OverlayBase {
 
   #hasOpaqueFile(fd: number): boolean {
     return this.config.aufsWhiteouts && faccessat(fd, OPAQUE_FILE.address, 0) === 0;
+  }
+
+  #hidesByFile(node: number, dirfd: number, name: EntryName): boolean {
+    if (!this.hidesPrefix) return false;
+    // Most directories have none of these files, which is worth knowing: it saves a call a layer.
+    if (node !== 0 && this.share.makesDevices && !this.#hasWhiteoutFiles(node)) return false;
+    return this.hasWhiteoutFile(dirfd, name);
+  }
+
+  /** Whether the directories of a node may have files `.wh.NAME`. Nobody makes such files. */
+  #hasWhiteoutFiles(node: number): boolean {
+    const { nodes } = this;
+    const flags = nodes.flags(node) & (NODE_WHITEOUT_FILES | NODE_NO_WHITEOUT_FILES);
+    if (flags !== 0) return flags === NODE_WHITEOUT_FILES;
+    const upper = nodes.upper(node);
+    let has = upper !== 0 && this.#mayHaveWhiteoutFiles(upper);
+    for (let record = nodes.stack(node); record !== 0 && !has; record = nodes.below(record))
+      has = nodes.below(record) !== 0 && this.#mayHaveWhiteoutFiles(nodes.slot(record));
+    nodes.setFlags(node, has ? NODE_WHITEOUT_FILES : NODE_NO_WHITEOUT_FILES);
+    return has;
+  }
+
+  /** What is too much to look through may have them. */
+  #mayHaveWhiteoutFiles(slot: number): boolean {
+    const { inodes } = this.files;
+    const inode = inodes.acquire(slot);
+    const flags = O_RDONLY | O_DIRECTORY | O_NOATIME;
+    const fd = inode < 0 ? inode : this.files.openAt(inode, DOT.address, flags, 0);
+    inodes.release(slot);
+    if (fd < 0) return true;
+    const { view, bytes } = entries;
+    const read = getdents64(fd, entries.address, entries.size);
+    let may = read < 0 || getdents64(fd, more.address, more.size) !== 0;
+    for (let at = 0; at < read && !may; at += view.getUint16(at + linux_dirent64.d_reclen, true)) {
+      const name = at + LINUX_DIRENT64_NAME;
+      may = isPrefixed(bytes, name);
+    }
+    close(fd);
+    return may;
   }
 
   /** Whether the directory has a file `.wh.NAME`. */
@@ -340,7 +394,7 @@ export abstract class OverlayLookup extends OverlayBase {
     if (!component.setText(name)) return 0;
     const { inoLow, inoHigh } = found;
     const lowerLinks = this.#nlink;
-    const kind = this.#probe(this.share.indexSlot, component, true, true);
+    const kind = this.#probe(0, this.share.indexSlot, component, true, true);
     if (kind !== FILE) return kind < 0 ? kind : 0;
     // The copy is what is seen, under this name too.
     this.#countLinks(this.#slot, this.#nlink, lowerLinks);
@@ -348,6 +402,10 @@ export abstract class OverlayLookup extends OverlayBase {
     found.key = this.#slot;
     found.mode = this.#mode;
     found.flags |= NODE_ORIGIN;
+    if (this.#marks & MARK_METACOPY) {
+      if (!this.config.metacopy) return this.#refuse("metadata copy");
+      found.flags |= NODE_METACOPY;
+    }
     found.inoLow = inoLow;
     found.inoHigh = inoHigh;
     return 0;
@@ -430,7 +488,7 @@ export abstract class OverlayLookup extends OverlayBase {
     this.#walkStops = false;
     this.#walkRedirect = undefined;
     for (const [index, part] of parts.entries()) {
-      kind = component.setText(part) ? this.#probe(directory, component, false, false) : NOTHING;
+      kind = component.setText(part) ? this.#probe(0, directory, component, false, false) : NOTHING;
       if (directory !== root) this.files.forgetSlot(directory);
       if (kind < 0 || index === parts.length - 1) break;
       if (kind !== DIRECTORY) {
@@ -485,7 +543,8 @@ export abstract class OverlayLookup extends OverlayBase {
   protected hasLower(parent: number, name: EntryName): number {
     const { nodes, files } = this;
     for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
-      const kind = this.#probe(nodes.slot(record), name, false, nodes.below(record) === 0);
+      const isLast = nodes.below(record) === 0;
+      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast);
       if (kind < 0) return kind;
       if (kind === NOTHING) continue;
       if (kind === WHITEOUT) return 0;
@@ -509,25 +568,17 @@ export abstract class OverlayLookup extends OverlayBase {
     close(fd);
     return (marks & MARK_WHITEOUT) !== 0;
   }
-
-  /** An O_PATH descriptor of a directory of the host, for its slot. */
-  protected openDirectory(slot: number): number {
-    const fd = this.files.inodes.acquire(slot);
-    const opened = fd < 0 ? fd : this.files.reopen(fd, O_PATH | O_DIRECTORY);
-    this.files.inodes.release(slot);
-    return opened;
-  }
 }
 
 /** Whether a name says that another one is hidden. */
 export function isWhiteoutName(name: EntryName): boolean {
-  const { bytes, length } = name;
+  return name.length > PREFIX_LENGTH && isPrefixed(name.bytes, 0);
+}
+
+/** Whether the text at `at` begins with `.wh.`. */
+function isPrefixed(bytes: Uint8Array, at: number): boolean {
   return (
-    length > PREFIX_LENGTH &&
-    bytes[0] === 0x2e &&
-    bytes[1] === 0x77 &&
-    bytes[2] === 0x68 &&
-    bytes[3] === 0x2e
+    bytes[at] === 0x2e && bytes[at + 1] === 0x77 && bytes[at + 2] === 0x68 && bytes[at + 3] === 0x2e
   );
 }
 

@@ -101,6 +101,9 @@ export const NODE_IMPURE = 2;
 export const NODE_INDEXED = 4;
 /** The upper file is known by the lower one that it was copied up from. */
 export const NODE_ORIGIN = 8;
+/** The directories have, or have not, files `.wh.NAME`; neither as long as nobody has looked. */
+export const NODE_WHITEOUT_FILES = 16;
+export const NODE_NO_WHITEOUT_FILES = 32;
 
 /** The layer's directory may have whiteouts that are files with an attribute. */
 export const STACK_XWHITEOUTS = 1 << 16;

@@ -95,6 +95,7 @@ export class NodeTable {
   readonly #buckets: number;
   readonly #owners: number;
   readonly #retained: number;
+  readonly #retains: boolean;
   readonly #forgetSlot: (slot: number) => void;
   /** Slots that lost their node, to be forgotten when the lock is let go. */
   readonly #doomed: number[] = [];
@@ -111,8 +112,17 @@ export class NodeTable {
     };
   }
 
-  /** `forgetSlot` takes one lookup off a host inode. */
-  constructor(memory: Memory, areas: NodeAreas, forgetSlot: (slot: number) => void) {
+  /**
+   * `forgetSlot` takes one lookup off a host inode. `retains`: forgotten nodes are kept, which only does
+   * where their host inodes need no descriptors.
+   */
+  constructor(
+    memory: Memory,
+    areas: NodeAreas,
+    retains: boolean,
+    forgetSlot: (slot: number) => void,
+  ) {
+    this.#retains = retains;
     this.#memory = memory;
     this.#words = memory.i32;
     this.#nodes = new RecordTable(memory, areas.nodes, node_record, OVERLAY_NODES_MAX);
@@ -464,7 +474,7 @@ export class NodeTable {
   #retain(node: number): void {
     const words = this.#words;
     // What has no name any more is not to be found again.
-    if (words[this.#nodes.at(node) + NAMES] === 0) {
+    if (!this.#retains || words[this.#nodes.at(node) + NAMES] === 0) {
       this.#dropIfUnused(node);
       return;
     }

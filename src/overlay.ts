@@ -116,7 +116,7 @@ export function shareOverlay(config: OverlayConfig): { memory: Memory; share: Ov
   };
   const opening = new Opening(config, memory, files);
   const share = { ...opening.open(), config, files, nodes };
-  opening.addRoot(new NodeTable(memory, nodes, () => {}), share);
+  opening.addRoot(new NodeTable(memory, nodes, share.retains, () => {}), share);
   return { memory, share };
 }
 
@@ -162,7 +162,9 @@ class Opening {
     const work = this.#openWork();
     const layers = [...lower, ...data].map((path) => this.#openLayer(path));
     if (work.indexSlot !== 0) this.#checkOrigin(layers, lower[0]!);
-    return { ...work, layers, isStacked: this.#isStacked };
+    const roots = [this.#upper, ...layers.map(({ root }) => root)].filter((slot) => slot !== 0);
+    const retains = roots.every((slot) => this.#inodes.canReopen(slot));
+    return { ...work, layers, retains, isStacked: this.#isStacked };
   }
 
   #openPath(option: string, path: string): number {

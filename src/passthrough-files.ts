@@ -174,6 +174,11 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     this.#notifier?.invalInode(nodeid, -1);
   }
 
+  /** The kernel is not to keep what it has read of a directory. */
+  protected tellListChanged(nodeid: number): void {
+    this.#notifier?.invalInode(nodeid, 0, 0);
+  }
+
   /**
    * Makes the handle and says how the kernel is to use the file. Takes over `given`, -1 if there is
    * none, if it succeeds.

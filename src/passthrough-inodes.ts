@@ -435,6 +435,11 @@ export class InodeTable {
     return this.#words[this.#table.at(nodeid) + DEVICE]! << 14;
   }
 
+  /** Whether an inode that is alive is on a device whose inodes can be opened by file handle. */
+  canReopen(nodeid: number): boolean {
+    return this.#devices.hasHandles(this.#words[this.#table.at(nodeid) + DEVICE]!);
+  }
+
   /** Whether some inodes that the kernel knows have no descriptor. */
   get hasEvicted(): boolean {
     return this.#words[this.#header + EVICTED]! > 0;
