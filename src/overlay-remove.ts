@@ -93,8 +93,9 @@ export abstract class OverlayRemove extends OverlayMake {
     const dirfd = files.inodes.acquire(directory);
     // Its descriptor has to be there before the name goes: what was removed can't be opened again.
     if (upper !== 0) files.inodes.acquire(upper);
-    const result =
-      dirfd < 0 ? dirfd : this.#removeName(dirfd, upper !== 0, hasLower === 1, isDirectory);
+    let result = dirfd < 0 ? dirfd : this.linkUp(node, parent, dirfd, this.name);
+    if (result >= 0) result = this.#removeName(dirfd, upper !== 0, hasLower === 1, isDirectory);
+    if (result >= 0) this.unlinked(node);
     if (upper !== 0) files.inodes.release(upper);
     files.inodes.release(directory);
     return result;

@@ -9,6 +9,8 @@
 // Where the kernel's overlay is one of several truths, nothing is compared:
 // - size and number of links of directories, and their ctime: they depend on what lies in the upper
 //   layer and how it came there;
+// - ctime of files with several names: with an index, the kernel gives the copy each of them when it
+//   is used;
 // - holes in files that were copied up: see `seekData` in overlay-operations.ts;
 // - what a descriptor that only reads sees through mmap(2) after a copy-up: the kernel maps the old
 //   file, whereas read(2) reads the new one;
@@ -440,8 +442,9 @@ export function comparable(value: unknown): unknown {
   const mode = value["mode"];
   const isDirectory = typeof mode === "string" && mode.length === 5 && mode.startsWith("4");
   const entries = Object.entries(value).map(([key, part]) => [key, comparable(part)] as const);
-  if (!isDirectory) return Object.fromEntries(entries);
-  const left = entries.filter(([key]) => key !== "size" && key !== "nlink");
+  const hasNames = typeof value["nlink"] === "number" && value["nlink"] > 1;
+  if (!isDirectory && !hasNames) return Object.fromEntries(entries);
+  const left = isDirectory ? entries.filter(([key]) => key !== "size" && key !== "nlink") : entries;
   return Object.fromEntries(
     left.map(([key, part]) => {
       if (key !== "times" || !isObject(part)) return [key, part];
