@@ -22,7 +22,7 @@ import {
 import type { LockWaiters } from "./passthrough-locks.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { munmap } from "./syscall.ts";
-import type { VfsConfig, VfsMountConfig } from "./vfs-config.ts";
+import type { ConnectionConfig, VfsConfig, VfsMountConfig } from "./vfs-config.ts";
 import { Vfs } from "./vfs.ts";
 import type { VfsShare } from "./vfs-share.ts";
 import type { Published, PublishedBackend } from "./worker-vfs.ts";
@@ -54,11 +54,12 @@ export class DaemonVfs {
 
   /**
    * Mounts what the configuration says, before the first request. `times` says when access times
-   * change, `dynamic` whether mounts may come and go. Throws ConfigError.
+   * change, `dynamic` whether mounts may come and go, `common` what those that come later are like.
+   * Throws ConfigError.
    */
   constructor(
     config: VfsConfig,
-    options: { times: AccessTimes; dynamic: boolean },
+    options: { times: AccessTimes; dynamic: boolean; common: ConnectionConfig | undefined },
     share: VfsShare,
     thread: ServingThread,
   ) {
@@ -67,9 +68,12 @@ export class DaemonVfs {
     this.#activity = thread.activity;
     this.#thread = thread;
     this.#times = options.times;
-    // If all is mounted later, it is passthrough all the same.
-    const wishes = (own: Wishes): void =>
-      wish(own, passthroughConfig({ source: "/" }), thread.credentials.privileged);
+    // If all is mounted later, it is passthrough all the same. Of what caches allow, all is asked
+    // for, and that data is checked as often as the strictest needs it.
+    const wishes = (own: Wishes): void => {
+      const later = passthroughConfig({ source: "/", cache: "always", ...options.common });
+      wish(own, { ...later, cache: "auto" }, thread.credentials.privileged);
+    };
     this.vfs = new Vfs({ ids: config.ids, fixed: !options.dynamic, wishes });
     for (const backend of this.#open(config.mounts)) this.#mount(backend);
     this.#publish();

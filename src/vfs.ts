@@ -334,7 +334,7 @@ export class Vfs extends VfsMounts {
     fuseFlags: number,
     out: OpenOut,
   ): number {
-    if (this.options.noOpen === true) return -ENOSYS;
+    if (this.noOpen) return -ENOSYS;
     if (this.options.sealSize === true && flags & O_TRUNC) return -EPERM;
     const served = this.route(context, nodeid);
     const node = this.node;
@@ -585,7 +585,7 @@ export class Vfs extends VfsMounts {
   // --- Directories ---
 
   override opendir(context: Context, nodeid: number, flags: number, out: OpenOut): number {
-    if (this.options.noOpendir === true) return -ENOSYS;
+    if (this.noOpendir) return -ENOSYS;
     return this.known(this.route(context, nodeid).fs.opendir(context, this.node, flags, out), 0);
   }
 

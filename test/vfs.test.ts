@@ -277,7 +277,7 @@ describe("mount", () => {
     const vfs = new Vfs();
     for (const act of [() => vfs.mount(new TinyFs(), path), () => vfs.umount(path)])
       expect(refusal(act)).toContain(why);
-    expect(vfs.state).toEqual({ directories: [], mounts: [] });
+    expect(vfs.state).toEqual({ directories: [], mounts: [], lastId: 0 });
   });
 
   test("takes names of 255 bytes, of characters beyond ASCII, and odd ones", () => {
@@ -298,7 +298,7 @@ describe("mount", () => {
     const twice = { internal: 0, external: 0, length: 2 };
     const map = { uids: [twice, twice], gids: [] };
     expect(() => vfs.mount(new TinyFs(), "/a/b", map)).toThrow(IdMapError);
-    expect(vfs.state).toEqual({ directories: [], mounts: [] });
+    expect(vfs.state).toEqual({ directories: [], mounts: [], lastId: 0 });
   });
 
   test("takes 255 mounts and says why it refuses one more", () => {
