@@ -6,34 +6,53 @@
 //   bun scripts/differential.ts --rounds 1000 --operations 5000
 //   bun scripts/differential.ts --seed 42 --rounds 1 --options='--cache never'
 //       repeats one round
-//   bun scripts/differential.ts --replay FILE
-//       does a JSON list of operations, as a failure prints it
+//   bun scripts/differential.ts --vfs
+//       several file systems under one mount, some of which come and go
+//   bun scripts/differential.ts --mounts='{"/": {}, "/one": {"cache": "never"}}' --replay FILE
+//       these file systems with their options; does a JSON list of operations, as a failure prints it
 //
 // FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' tests another daemon.
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { CONFIGURATIONS, DifferentialTest } from "../test/mount/differential.ts";
+import {
+  CONFIGURATIONS,
+  DifferentialTest,
+  VFS_CONFIGURATIONS,
+  type Configuration,
+} from "../test/mount/differential.ts";
+import type { Mounts } from "../test/mount/differential-grounds.ts";
 import type { Operation } from "../test/mount/differential-operations.ts";
 
 const { values } = parseArgs({
   options: {
+    mounts: { type: "string" },
     operations: { type: "string", default: "1000" },
     options: { type: "string" },
     replay: { type: "string" },
     rounds: { type: "string", default: "10" },
     seed: { type: "string", default: String(Date.now() % 1e9) },
+    vfs: { type: "boolean", default: false },
   },
 });
 
-const given = values.options?.split(" ").filter((option) => option !== "");
-const configurations = given === undefined ? CONFIGURATIONS : [given];
+const options = values.options?.split(" ").filter((option) => option !== "");
 
-async function rounds(test: DifferentialTest, options: readonly string[]): Promise<void> {
+function chosen(): readonly Configuration[] {
+  if (values.mounts !== undefined)
+    return [{ options: options ?? [], mounts: JSON.parse(values.mounts) as Mounts }];
+  if (values.vfs)
+    return VFS_CONFIGURATIONS.map((each) => (options === undefined ? each : { ...each, options }));
+  return options === undefined ? CONFIGURATIONS : [{ options }];
+}
+
+async function rounds(test: DifferentialTest, configuration: Configuration): Promise<void> {
   const [first, count] = [Number(values.seed), Number(values.rounds)];
   for (let seed = first; seed < first + count; seed++)
-    await test.round({ options, seed, operations: Number(values.operations) });
-  console.log(`${count} rounds from seed ${first}: no difference with ${JSON.stringify(options)}`);
+    await test.round({ seed, operations: Number(values.operations) });
+  console.log(
+    `${count} rounds from seed ${first}: no difference with ${JSON.stringify(configuration)}`,
+  );
 }
 
 async function replay(test: DifferentialTest, file: string): Promise<void> {
@@ -50,11 +69,11 @@ for (const signal of ["SIGINT", "SIGTERM"] as const)
     process.exit(1);
   });
 
-for (const options of configurations) {
-  await using test = await DifferentialTest.start(options);
+for (const configuration of chosen()) {
+  await using test = await DifferentialTest.start(configuration);
   running = test;
   try {
-    await (values.replay === undefined ? rounds(test, options) : replay(test, values.replay));
+    await (values.replay === undefined ? rounds(test, configuration) : replay(test, values.replay));
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exitCode = 1;

@@ -611,10 +611,13 @@ export class Vfs extends VfsMounts {
     out: DirectoryOut,
   ): number {
     if (this.options.noReaddir === true) return 0;
-    const { fs } = this.route(context, nodeid);
+    const { fs, hasBelow } = this.route(context, nodeid);
     const { node } = this;
+    // An entry without a nodeid is a name and no more. The names that lead back to the tree must not
+    // become known as what they cover.
+    if (hasBelow && node === FUSE_ROOT_ID)
+      return fs.readdir(context, node, fh, offsetLow, offsetHigh, out);
     const result = fs.readdirplus(context, node, fh, offsetLow, offsetHigh, out);
-    // An entry without a nodeid is a name and no more.
     return result === -ENOSYS ? fs.readdir(context, node, fh, offsetLow, offsetHigh, out) : result;
   }
 

@@ -8,7 +8,7 @@
 
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
 import { geteuid, ppoll, umount2 } from "../src/syscall.ts";
@@ -25,6 +25,25 @@ export interface MountSetup {
   readonly prefix?: readonly string[];
   /** Serve this directory instead of a new one. It is not removed. */
   readonly source?: string;
+  /** Serve these by `fuse-backend vfs` and a configuration file instead. */
+  readonly mounts?: VfsMounts;
+}
+
+/**
+ * Directories by their paths on the mount, relative to `base`, with their options in the
+ * configuration file. What is missing is made.
+ */
+export type VfsMounts = Readonly<
+  Record<string, { readonly source: string } & Readonly<Record<string, unknown>>>
+>;
+
+/** Writes the configuration file of `vfs`; sources are relative to its directory, and made. */
+export async function configureVfs(file: string, mounts: VfsMounts): Promise<void> {
+  const all = Object.entries(mounts);
+  for (const [, { source }] of all)
+    await mkdir(resolve(dirname(file), source), { recursive: true });
+  const list = all.map(([path, options]) => ({ path, backend: "passthrough", ...options }));
+  await Bun.write(file, JSON.stringify({ mounts: list }, null, 2));
 }
 
 /** Why no test can mount here, or undefined if one can. */
@@ -43,9 +62,12 @@ export class Mount implements AsyncDisposable {
   readonly mountpoint: string;
   readonly #options: readonly string[];
   readonly #prefix: readonly string[];
+  #mounts: VfsMounts | undefined;
   #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
   #output = "";
   #stopped = false;
+  /** Called when the daemon has written something. */
+  #hears: () => void = () => {};
 
   private constructor(base: string, setup: MountSetup) {
     this.base = base;
@@ -53,6 +75,7 @@ export class Mount implements AsyncDisposable {
     this.mountpoint = `${base}/mnt`;
     this.#options = setup.options ?? [];
     this.#prefix = setup.prefix ?? [];
+    this.#mounts = setup.mounts;
   }
 
   /** Mounts. The directory is removed again if that fails. */
@@ -63,6 +86,7 @@ export class Mount implements AsyncDisposable {
       await chmod(base, 0o755); // Other users pass through.
       await mkdir(mount.source, { recursive: true });
       await mkdir(mount.mountpoint);
+      if (setup.mounts !== undefined) await configureVfs(mount.#config, setup.mounts);
       await mount.run();
       return mount;
     } catch (error) {
@@ -87,6 +111,44 @@ export class Mount implements AsyncDisposable {
 
   get pid(): number {
     return this.#daemon?.pid ?? -1;
+  }
+
+  /** Has what is mounted be something else, and waits until the daemon says so. */
+  async reload(mounts: VfsMounts): Promise<void> {
+    const before = this.#mounts ?? {};
+    const gone = Object.keys(before).filter((path) => !(path in mounts));
+    const come = Object.keys(mounts).filter((path) => !(path in before));
+    this.#mounts = mounts;
+    const start = this.#output.length;
+    await configureVfs(this.#config, mounts);
+    this.#daemon?.kill("SIGHUP");
+    await this.#said(
+      [...gone.map((path) => `unmounted ${path}\n`), ...come.map((path) => ` at ${path}\n`)],
+      start,
+    );
+  }
+
+  /** Waits until the daemon has written all of this behind `start`. */
+  async #said(texts: readonly string[], start: number): Promise<void> {
+    const missing = (): string | undefined =>
+      texts.find((text) => !this.#output.includes(text, start));
+    const { promise, resolve: heard, reject } = Promise.withResolvers<void>();
+    const timer = setTimeout(() => {
+      const text = JSON.stringify(missing());
+      reject(new Error(`waited in vain for the daemon to say ${text}; it said:\n${this.#output}`));
+    }, END_TIMEOUT_MS);
+    this.#hears = () => void (missing() === undefined && heard());
+    try {
+      this.#hears();
+      await promise;
+    } finally {
+      clearTimeout(timer);
+      this.#hears = () => {};
+    }
+  }
+
+  get #config(): string {
+    return `${this.base}/vfs.json`;
   }
 
   /** Kills the daemon the hard way and takes the dead mount off. */
@@ -130,14 +192,20 @@ export class Mount implements AsyncDisposable {
       "{options}": ["-o", "allow_other,suid,dev", ...this.#options],
       "{src}": [this.source],
       "{mnt}": [this.mountpoint],
+      "{config}": [this.#config],
     };
-    const command = other ?? `${EXECUTABLE} passthrough {options} {src} {mnt}`;
+    const what = this.#mounts === undefined ? "passthrough" : "vfs --config {config}";
+    const source = this.#mounts === undefined ? " {src}" : "";
+    const command = other ?? `${EXECUTABLE} ${what} {options}${source} {mnt}`;
     return [...this.#prefix, ...command.split(" ").flatMap((word) => places[word] ?? [word])];
   }
 
   async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
-    for await (const chunk of stream) this.#output += decoder.decode(chunk, { stream: true });
+    for await (const chunk of stream) {
+      this.#output += decoder.decode(chunk, { stream: true });
+      this.#hears();
+    }
   }
 
   #isMounted(): boolean {

@@ -261,6 +261,32 @@ describe("below what is mounted", () => {
   });
 });
 
+test("what a name covers that leads back to the tree does not become known by READDIRPLUS", () => {
+  const harness = new VfsHarness();
+  const [outer, inner] = [new TinyFs(), new TinyFs()];
+  const covered = outer.add("sub/");
+  outer.add("file", {}, covered);
+  outer.add("other/");
+  harness.vfs.mount(outer, "/");
+  harness.vfs.mount(inner, "/sub/deep");
+  const names = ["sub", "other"];
+  const known = (): unknown[] =>
+    harness
+      .readdirplus(ROOT)
+      .listed(true)
+      .filter(({ name }) => names.includes(name))
+      .map(({ name, entry }) => [name, entry!.nodeid]);
+  expect(known()).toEqual([
+    ["sub", 0],
+    ["other", 0],
+  ]);
+  expect(outer.lookups).toEqual(new Map());
+  harness.walk("/sub/deep");
+  // Where nothing is hidden the entries come with all they have.
+  harness.vfs.umount("/sub/deep");
+  expect(known()).toEqual(names.map((name) => [name, harness.walk(`/${name}`).nodeid]));
+});
+
 describe("mount", () => {
   test.each([
     ["", "does not begin with a slash"],

@@ -4,12 +4,20 @@
 import * as abi from "../../src/abi-linux.ts";
 import { serve } from "./actor.ts";
 import * as c from "./calls.ts";
-import { exactly, performOperation, World, type Operation } from "./differential-operations.ts";
+import {
+  exactly,
+  performOperation,
+  World,
+  type Lost,
+  type Operation,
+} from "./differential-operations.ts";
 import { answered, LineProcess } from "./line-process.ts";
 import { alice, STAFF } from "./posix-place.ts";
 
 type Request =
-  | { readonly start: string; readonly isRoot: boolean }
+  | { readonly start: string; readonly isRoot: boolean; readonly mounts: readonly string[] }
+  | { readonly mounted: string }
+  | { readonly unmounted: string; readonly uses: boolean }
   | { readonly operation: Operation }
   | { readonly snapshot: string };
 
@@ -18,9 +26,19 @@ export class DifferentialActor extends LineProcess {
     super(new URL(import.meta.url), name);
   }
 
-  /** Forgets everything, and works in `directory` from now on. */
-  async start(directory: string, isRoot: boolean): Promise<void> {
-    await this.#ask({ start: directory, isRoot });
+  /** Forgets everything, and works in `directory` from now on; `mounts` are in it. */
+  async start(directory: string, isRoot: boolean, mounts: readonly string[] = []): Promise<void> {
+    await this.#ask({ start: directory, isRoot, mounts });
+  }
+  /** A file system has come. */
+  async mounted(name: string): Promise<void> {
+    await this.#ask({ mounted: name });
+  }
+  /**
+   * Closes what is open of a file system that goes. `uses` is whether to use it once more before.
+   */
+  async unmounted(name: string, uses: boolean): Promise<Lost> {
+    return await this.#ask({ unmounted: name, uses });
   }
   async perform(operation: Operation): Promise<unknown> {
     return await this.#ask({ operation });
@@ -70,6 +88,13 @@ function snapshot(path: string): Record<string, unknown> {
   return all;
 }
 
+/** Asks the file system of an open file for what nobody else can do. */
+function use(fd: number): number[] {
+  const flags = c.getFlags(fd);
+  const isWritten = (flags & abi.O_ACCMODE) !== abi.O_RDONLY && (flags & abi.O_DIRECT) === 0;
+  return [c.fsync(fd), ...(isWritten ? [c.pwrite(fd, "x", 0)] : [])];
+}
+
 function contents(path: string, mode: number): unknown {
   if ((mode & abi.S_IFMT) === abi.S_IFLNK) return c.readlink(path);
   if ((mode & abi.S_IFMT) !== abi.S_IFREG) return null;
@@ -89,10 +114,13 @@ if (import.meta.main) {
   serve((request: Request) => {
     if ("operation" in request) return performOperation(world, request.operation);
     if ("snapshot" in request) return snapshot(request.snapshot);
+    if ("mounted" in request) return world.mounted(request.mounted);
+    if ("unmounted" in request)
+      return world.unmounted(request.unmounted, request.uses ? use : () => []);
     c.closeAll();
     c.become({ uid: 0, gid: 0 });
     c.umask(0o022);
-    world = new World(request.start);
+    world = new World(request.start, request.mounts);
     if (!request.isRoot) c.become({ ...alice, groups: [STAFF] });
     return null;
   });

@@ -7,6 +7,7 @@
 // just EBADF.
 
 import * as abi from "../../src/abi-linux.ts";
+import { geteuid } from "../../src/syscall.ts";
 import * as c from "./calls.ts";
 import { acl, ACL_ACCESS, ACL_DEFAULT, alice, bob, pattern, STAFF } from "./posix-place.ts";
 import type { Random } from "./random.ts";
@@ -22,7 +23,17 @@ export interface Profile {
   readonly holes: boolean;
   /** The kernel collects writes: the source knows them only after fsync. */
   readonly writeback: boolean;
+  /** Directories that are file systems of their own, which come and go; none unless given. */
+  readonly mounts?: readonly string[];
+  /** Whether there is a file system above them, in which operations are done in the directory r. */
+  readonly hasRoot?: boolean;
 }
+
+/** The operations by which a file system comes and goes; whoever has them done knows how. */
+export const MOUNT = "mount";
+export const UNMOUNT = "unmount";
+/** The directory for operations in the file system above the others. */
+export const ROOT_PLACE = "r";
 
 // Where operations look for files and for directories; now and then each finds the other there.
 const FILES = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
@@ -40,14 +51,28 @@ const COMMANDS = [c.F_SETLK, abi.F_OFD_SETLK];
 const LOCKS = [abi.F_RDLCK, abi.F_WRLCK, abi.F_UNLCK];
 const TARGETS = ["a", "d", "d/a", "../a", "e/a", "nowhere", "x".repeat(300), "loop"];
 
+interface Slot {
+  readonly fd: number;
+  /** The mount that it is a file of; "" for what they hang on. */
+  readonly mount: string;
+  /** Whether its file system is asked when it is used. */
+  readonly asks: boolean;
+}
+
+/** What was open when its file system went away: by slots, what came of using it. */
+export type Lost = readonly (readonly [slot: number, ...results: number[]])[];
+
 /** Where and by whom operations are done, and what they touch. */
 export class World {
   readonly root: string;
-  readonly #slots = new Map<number, number>();
+  /** What is mounted below the root at present. */
+  readonly #mounts: Set<string>;
+  readonly #slots = new Map<number, Slot>();
   readonly #touched: { name: string; look: () => c.Stat | number; before: c.Stat | number }[] = [];
 
-  constructor(root: string) {
+  constructor(root: string, mounts: readonly string[] = []) {
     this.root = root;
+    this.#mounts = new Set(mounts);
   }
 
   /** The file at a path. It and its directory are looked at before the operation and after it. */
@@ -61,7 +86,7 @@ export class World {
 
   /** The descriptor in a slot, or -1. */
   fd(slot: number): number {
-    const fd = this.#slots.get(slot) ?? -1;
+    const fd = this.#slots.get(slot)?.fd ?? -1;
     this.#touch(`slot ${slot}`, () => c.fstat(fd));
     return fd;
   }
@@ -70,14 +95,58 @@ export class World {
   fill(slot: number, fd: number): number {
     if (fd < 0) return fd;
     this.empty(slot);
-    this.#slots.set(slot, fd);
+    this.#slots.set(slot, { fd, mount: this.#mountOf(fd), asks: asks(fd) });
     return 0;
   }
 
   empty(slot: number): number {
-    const fd = this.#slots.get(slot) ?? -1;
+    const fd = this.#slots.get(slot)?.fd ?? -1;
     this.#slots.delete(slot);
     return c.close(fd);
+  }
+
+  /** A file system has come. */
+  mounted(name: string): void {
+    this.#mounts.add(name);
+  }
+
+  /**
+   * A file system is going, or gone: closes what is open of it. `use` says what to do with it
+   * before: of those that ask their file system when they are used, and of no others.
+   */
+  unmounted(name: string, use: (fd: number) => number[]): Lost {
+    this.#mounts.delete(name);
+    const lost = [...this.#slots].filter(([, { mount }]) => mount === name);
+    return lost
+      .toSorted(([one], [other]) => one - other)
+      .map(([slot, { fd, asks }]) => {
+        const results = asks ? use(fd) : [];
+        this.empty(slot);
+        return [slot, ...results];
+      });
+  }
+
+  #mountOf(fd: number): string {
+    if (this.#mounts.size === 0) return "";
+    const path = c.readlink(`/proc/self/fd/${fd}`);
+    const [name = ""] = String(path)
+      .slice(this.root.length + 1)
+      .split("/", 1);
+    return this.#mounts.has(name) ? name : "";
+  }
+
+  /** The mount that a file is of: undefined if there is none. */
+  mountAt(full: string, follow = true): string | undefined {
+    if (this.#mounts.size === 0) return "";
+    const fd = c.open(full, abi.O_PATH | (follow ? 0 : abi.O_NOFOLLOW));
+    const mount = fd < 0 ? undefined : this.#mountOf(fd);
+    if (fd >= 0) c.close(fd);
+    return mount;
+  }
+
+  /** The mount of what is in a slot. */
+  mountIn(slot: number): string | undefined {
+    return this.#slots.get(slot)?.mount;
   }
 
   /** What the operation has done to the files that it touched. */
@@ -96,6 +165,13 @@ export class World {
 export function exactly([seconds, nanoseconds]: c.Time): string {
   const isNow = Math.abs(seconds - Date.now() / 1000) < 1e6;
   return isNow ? "now" : `${seconds}.${nanoseconds}`;
+}
+
+/** Whether it is a file or directory that is really open: FIFOs and devices are the kernel's own. */
+function asks(fd: number): boolean {
+  const found = c.fstat(fd);
+  const type = typeof found === "number" ? 0 : found.mode & abi.S_IFMT;
+  return (type === abi.S_IFREG || type === abi.S_IFDIR) && (c.getFlags(fd) & abi.O_PATH) === 0;
 }
 
 const isDirectory = (found: c.Stat | number): boolean =>
@@ -120,6 +196,33 @@ interface Row {
   readonly run: (world: World, args: readonly unknown[]) => unknown;
 }
 
+const parentOf = (full: string): string => full.slice(0, full.lastIndexOf("/"));
+const exists = (found: c.Stat | number): found is c.Stat => typeof found !== "number";
+/** Links may also lead to other file systems; "../a" is in what they hang on, if it is one. */
+const targets = ({ mounts = [], hasRoot = false }: Profile): string[] => {
+  const own = mounts.length > 0 && !hasRoot ? TARGETS.filter((to) => to !== "../a") : TARGETS;
+  return [...own, ...mounts.flatMap((name) => [`../${name}/a`, `../${name}/d`])];
+};
+/** What is checked before it is seen that two file systems are concerned differs: not for root. */
+const isRoot = (): boolean => geteuid() === 0;
+
+/**
+ * The result of what may concern two file systems. On a mount the kernel looks for everything else
+ * that is wrong before it asks the daemon, and elsewhere after: which of several errors is told is
+ * only compared where EXDEV is the only one.
+ */
+const acrossMounts = (
+  from: string | undefined,
+  to: string | undefined,
+  isOnlyError: () => boolean,
+  act: () => number,
+): number | string => {
+  const isAcross = from !== undefined && to !== undefined && from !== to;
+  const compares = !isAcross || isOnlyError();
+  const result = act();
+  return compares || result >= 0 ? result : "refused";
+};
+
 function row<const Args extends readonly unknown[]>(
   weight: number,
   make: (random: Random, profile: Profile) => Args,
@@ -128,19 +231,46 @@ function row<const Args extends readonly unknown[]>(
   return { weight, make, run: (world, args) => run(world, ...(args as unknown as Args)) };
 }
 
-const filePath = (random: Random): string => random.pick(random.chance(88) ? FILES : DIRECTORIES);
-const directoryPath = (random: Random): string =>
-  random.pick(random.chance(88) ? DIRECTORIES : FILES);
-const path = (random: Random): string => random.pick([...FILES, ...DIRECTORIES]);
+/** The directories that operations are done in, with a slash. */
+function placesOf({ mounts = [], hasRoot = false }: Profile): string[] {
+  const below = mounts.map((name) => `${name}/`);
+  return mounts.length === 0 ? [""] : hasRoot ? [...below, `${ROOT_PLACE}/`] : below;
+}
+function place(random: Random, profile: Profile): string {
+  const places = placesOf(profile);
+  return places.length === 1 ? places[0]! : random.pick(places);
+}
+
+const file = (random: Random): string => random.pick(random.chance(88) ? FILES : DIRECTORIES);
+const directory = (random: Random): string => random.pick(random.chance(88) ? DIRECTORIES : FILES);
+const either = (random: Random): string => random.pick([...FILES, ...DIRECTORIES]);
+const filePath = (random: Random, profile: Profile): string =>
+  place(random, profile) + file(random);
+const directoryPath = (random: Random, profile: Profile): string =>
+  place(random, profile) + directory(random);
+const path = (random: Random, profile: Profile): string => place(random, profile) + either(random);
 const slot = (random: Random): number => random.below(SLOTS);
 /** Two files, or two directories, or anything. */
-const twoPaths = (random: Random): [string, string] => {
-  const choose = random.pick([filePath, filePath, directoryPath, path]);
-  return [choose(random), choose(random)];
+const twoPaths = (random: Random, profile: Profile): [string, string] => {
+  const choose = random.pick([file, file, directory, either]);
+  const from = place(random, profile);
+  const isAcross = profile.mounts !== undefined && random.chance(30);
+  const to = isAcross ? place(random, profile) : from;
+  return [from + choose(random), to + choose(random)];
 };
-const onPath = (random: Random): [string] => [path(random)];
-const onFile = (random: Random): [string] => [filePath(random)];
-const onDirectory = (random: Random): [string] => [directoryPath(random)];
+/** The same, in different places. */
+function twoPlaces(random: Random, profile: Profile): [string, string] {
+  const places = placesOf(profile);
+  const from = random.pick(places);
+  const to = random.pick(places.filter((other) => other !== from));
+  const choose = random.pick([file, file, file, directory]);
+  return [from + choose(random), to + choose(random)];
+}
+const onPath = (random: Random, profile: Profile): [string] => [path(random, profile)];
+const onFile = (random: Random, profile: Profile): [string] => [filePath(random, profile)];
+const onDirectory = (random: Random, profile: Profile): [string] => [
+  directoryPath(random, profile),
+];
 const onSlot = (random: Random): [number] => [slot(random)];
 const offset = (random: Random): number =>
   random.chance(50) ? random.below(40_000) : random.below(30) * 4096;
@@ -213,10 +343,60 @@ const lock = (random: Random): c.LockRange => ({
 
 const { FALLOC_FL_KEEP_SIZE: KEEP, FALLOC_FL_PUNCH_HOLE: PUNCH, FALLOC_FL_ZERO_RANGE: ZERO } = abi;
 
+function rename(w: World, from: string, to: string, flags: number): number | string {
+  // On ext4 it changes the directories' times even if it fails, as over a directory with files.
+  const isWhiteout = (flags & abi.RENAME_WHITEOUT) !== 0;
+  if (isWhiteout && isDirectory(c.lstat(w.at(from)))) return "left out";
+  const [a, b] = [w.at(from), w.at(to)];
+  const isOnlyError = (): boolean => {
+    const [source, target] = [c.lstat(a), c.lstat(b)];
+    const fits = !exists(target) || isDirectory(source) === isDirectory(target);
+    return isRoot() && flags === 0 && exists(source) && fits;
+  };
+  const [here, there] = [w.mountAt(parentOf(a)), w.mountAt(parentOf(b))];
+  return acrossMounts(here, there, isOnlyError, () => c.rename(a, b, flags));
+}
+
+function link(w: World, from: string, to: string, flags: number): number | string {
+  const [a, b] = [w.at(from), w.at(to)];
+  const follow = (flags & abi.AT_SYMLINK_FOLLOW) !== 0;
+  const isOnlyError = (): boolean => {
+    const source = follow ? c.stat(a) : c.lstat(a);
+    return isRoot() && exists(source) && !isDirectory(source) && !exists(c.lstat(b));
+  };
+  const [here, there] = [w.mountAt(a, follow), w.mountAt(parentOf(b))];
+  return acrossMounts(here, there, isOnlyError, () => c.link(a, b, flags));
+}
+
+/** A file is made where there is nothing: few would exist otherwise. */
+function makeIfMissing(w: World, path: string): void {
+  const full = `${w.root}/${path}`;
+  if (exists(c.lstat(full))) return;
+  const fd = c.open(full, abi.O_CREAT | abi.O_EXCL | abi.O_WRONLY, 0o666);
+  if (fd < 0) return;
+  c.write(fd, pattern(5000, path.length));
+  c.close(fd);
+}
+
+/**
+ * The kernel's FUSE copies by itself what the daemon refuses with EXDEV, as it does between the
+ * bind mounts of one file system.
+ */
+function copyAcross(w: World, from: string, start: number, to: string, size: number): unknown {
+  makeIfMissing(w, from);
+  makeIfMissing(w, to);
+  const input = c.open(w.at(from), abi.O_RDONLY | abi.O_NONBLOCK);
+  const output = c.open(w.at(to), abi.O_RDWR | abi.O_NONBLOCK);
+  const fds = [input, output].filter((fd) => fd >= 0);
+  const result = fds.length < 2 ? [input, output] : c.copyFileRange(input, start, output, 0, size);
+  for (const fd of fds) c.close(fd);
+  return typeof result === "number" ? result : result.map((fd) => Math.min(fd, 0));
+}
+
 const table: Record<string, Row> = {
   open: row(
     14,
-    (r) => [slot(r), filePath(r), openFlags(r), r.pick(MODES)],
+    (r, p) => [slot(r), filePath(r, p), openFlags(r), r.pick(MODES)],
     (w, s, p, flags, mode) => w.fill(s, c.open(w.at(p), flags, mode)),
   ),
   close: row(4, onSlot, (w, s) => w.empty(s)),
@@ -260,7 +440,7 @@ const table: Record<string, Row> = {
   ),
   truncate: row(
     3,
-    (r) => [filePath(r), offset(r)],
+    (r, p) => [filePath(r, p), offset(r)],
     (w, p, size) => c.truncate(w.at(p), size),
   ),
   ftruncate: row(
@@ -304,43 +484,44 @@ const table: Record<string, Row> = {
   ),
   fsync: row(2, onSlot, (w, s) => c.fsync(w.fd(s))),
   fdatasync: row(1, onSlot, (w, s) => c.fdatasync(w.fd(s))),
-  rename: row(
-    8,
-    (r) => [...twoPaths(r), r.pick([0, 0, 0, 1, 2, 4, 5])],
-    (w, from, to, flags) => {
-      // On ext4 it changes the directories' times even if it fails, as over a directory with files.
-      const isWhiteout = (flags & abi.RENAME_WHITEOUT) !== 0;
-      if (isWhiteout && isDirectory(c.lstat(w.at(from)))) return "left out";
-      return c.rename(w.at(from), w.at(to), flags);
-    },
-  ),
+  rename: row(8, (r, p) => [...twoPaths(r, p), r.pick([0, 0, 0, 1, 2, 4, 5])], rename),
   link: row(
     4,
-    (r) => [filePath(r), filePath(r), r.pick([0, abi.AT_SYMLINK_FOLLOW])],
-    (w, from, to, flags) => c.link(w.at(from), w.at(to), flags),
+    (r, p) => [filePath(r, p), filePath(r, p), r.pick([0, abi.AT_SYMLINK_FOLLOW])],
+    link,
   ),
   linkSlot: row(
     2,
-    (r) => [slot(r), path(r)],
-    (w, s, to) => c.link(`/proc/self/fd/${w.fd(s)}`, w.at(to), abi.AT_SYMLINK_FOLLOW),
+    (r, p) => [slot(r), path(r, p)],
+    (w, s, to) => {
+      const [fd, b] = [w.fd(s), w.at(to)];
+      const isOnlyError = (): boolean => {
+        const source = c.fstat(fd);
+        const isThere = exists(source) && !isDirectory(source) && source.nlink > 0;
+        return isRoot() && isThere && !exists(c.lstat(b));
+      };
+      return acrossMounts(w.mountIn(s), w.mountAt(parentOf(b)), isOnlyError, () =>
+        c.link(`/proc/self/fd/${fd}`, b, abi.AT_SYMLINK_FOLLOW),
+      );
+    },
   ),
   unlink: row(4, onFile, (w, p) => c.unlink(w.at(p))),
   rmdir: row(2, onDirectory, (w, p) => c.rmdir(w.at(p))),
   mkdir: row(
     6,
-    (r) => [directoryPath(r), r.pick(MODES)],
+    (r, p) => [directoryPath(r, p), r.pick(MODES)],
     (w, p, mode) => c.mkdir(w.at(p), mode),
   ),
   symlink: row(
     3,
-    (r) => [r.pick(TARGETS), filePath(r)],
+    (r, p) => [r.pick(targets(p)), filePath(r, p)],
     (w, to, p) => c.symlink(to, w.at(p)),
   ),
   readlink: row(2, onPath, (w, p) => c.readlink(w.at(p))),
   mknod: row(
     2,
-    (r) => [
-      filePath(r),
+    (r, p) => [
+      filePath(r, p),
       r.pick([0, abi.S_IFREG, abi.S_IFIFO, abi.S_IFSOCK, abi.S_IFCHR]),
       r.pick(MODES),
     ],
@@ -349,7 +530,7 @@ const table: Record<string, Row> = {
   ),
   chmod: row(
     4,
-    (r) => [path(r), r.pick(MODES)],
+    (r, p) => [path(r, p), r.pick(MODES)],
     (w, p, mode) => c.chmod(w.at(p), mode),
   ),
   fchmod: row(
@@ -359,7 +540,7 @@ const table: Record<string, Row> = {
   ),
   chown: row(
     4,
-    (r) => [path(r), r.pick([-1, 0, alice.uid, bob.uid]), r.pick([-1, 0, alice.gid, STAFF])],
+    (r, p) => [path(r, p), r.pick([-1, 0, alice.uid, bob.uid]), r.pick([-1, 0, alice.gid, STAFF])],
     (w, p, uid, gid) => {
       const full = w.at(p);
       return isIdle(c.stat(full), uid, gid) ? "left out" : c.chown(full, uid, gid);
@@ -367,7 +548,7 @@ const table: Record<string, Row> = {
   ),
   lchown: row(
     1,
-    (r) => [path(r), r.pick([-1, 0, alice.uid]), r.pick([-1, 0, alice.gid])],
+    (r, p) => [path(r, p), r.pick([-1, 0, alice.uid]), r.pick([-1, 0, alice.gid])],
     (w, p, uid, gid) => {
       const full = w.at(p);
       return isIdle(c.lstat(full), uid, gid) ? "left out" : c.lchown(full, uid, gid);
@@ -375,7 +556,7 @@ const table: Record<string, Row> = {
   ),
   utimens: row(
     4,
-    (r) => [path(r), time(r), time(r), r.pick([0, abi.AT_SYMLINK_NOFOLLOW])],
+    (r, p) => [path(r, p), time(r), time(r), r.pick([0, abi.AT_SYMLINK_NOFOLLOW])],
     (w, p, atime, mtime, flags) => c.utimens(w.at(p), [atime, mtime], flags),
   ),
   futimens: row(
@@ -385,12 +566,12 @@ const table: Record<string, Row> = {
   ),
   setxattr: row(
     4,
-    (r) => [path(r), r.pick(XATTRS), r.below(300), r.pick([0, 0, 1, 2])],
+    (r, p) => [path(r, p), r.pick(XATTRS), r.below(300), r.pick([0, 0, 1, 2])],
     (w, p, name, size, flags) => c.setxattr(w.at(p), name, pattern(size), flags),
   ),
   lsetxattr: row(
     1,
-    (r) => [path(r), r.pick(XATTRS)],
+    (r, p) => [path(r, p), r.pick(XATTRS)],
     (w, p, name) => c.lsetxattr(w.at(p), name, "value"),
   ),
   fsetxattr: row(
@@ -400,7 +581,7 @@ const table: Record<string, Row> = {
   ),
   getxattr: row(
     3,
-    (r) => [path(r), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT]), r.pick([65_536, 10])],
+    (r, p) => [path(r, p), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT]), r.pick([65_536, 10])],
     (w, p, name, size) => c.getxattr(w.at(p), name, size),
   ),
   fgetxattr: row(
@@ -412,12 +593,12 @@ const table: Record<string, Row> = {
   llistxattr: row(1, onPath, (w, p) => c.llistxattr(w.at(p))),
   removexattr: row(
     2,
-    (r) => [path(r), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT])],
+    (r, p) => [path(r, p), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT])],
     (w, p, name) => c.removexattr(w.at(p), name),
   ),
   setAcl: row(
     3,
-    (r) => [path(r), r.pick([ACL_ACCESS, ACL_DEFAULT]), r.below(ACLS.length)],
+    (r, p) => [path(r, p), r.pick([ACL_ACCESS, ACL_DEFAULT]), r.below(ACLS.length)],
     (w, p, name, index) => c.setxattr(w.at(p), name, ACLS[index] ?? ""),
   ),
   list: row(4, onDirectory, (w, p) => {
@@ -434,7 +615,7 @@ const table: Record<string, Row> = {
   stat: row(3, onPath, (w, p) => typeof c.stat(w.at(p))),
   access: row(
     2,
-    (r) => [path(r), r.below(8)],
+    (r, p) => [path(r, p), r.below(8)],
     (w, p, how) => c.access(w.at(p), how),
   ),
   contents: row(3, onFile, (w, p) => {
@@ -468,20 +649,53 @@ const table: Record<string, Row> = {
   ),
 };
 
-const bag = Object.entries(table).flatMap(([name, { weight }]) => Array<string>(weight).fill(name));
+/** What only makes sense where there are several file systems. */
+const onMounts: Record<string, Row> = {
+  names: row(
+    2,
+    () => [],
+    (w) => c.list(w.root),
+  ),
+  renameAcross: row(8, twoPlaces, (w, from, to) => {
+    makeIfMissing(w, from);
+    return rename(w, from, to, 0);
+  }),
+  linkAcross: row(6, twoPlaces, (w, from, to) => {
+    makeIfMissing(w, from);
+    return link(w, from, to, 0);
+  }),
+  copyAcross: row(
+    6,
+    (r, p) => {
+      const [from, to] = twoPlaces(r, p);
+      return [from, r.below(3) * 1000, to, r.pick(SIZES)];
+    },
+    copyAcross,
+  ),
+};
 
-/** `count` operations of two processes. */
+const namesOf = (table: Record<string, Row>): string[] =>
+  Object.entries(table).flatMap(([name, { weight }]) => Array<string>(weight).fill(name));
+const bag = namesOf(table);
+const bagOnMounts = [...bag, ...namesOf(onMounts)];
+
+/** `count` operations of two processes; now and then a file system goes, and comes back. */
 export function makeOperations(random: Random, count: number, profile: Profile): Operation[] {
-  const operations: Operation[] = DIRECTORIES.map((name) => [
-    random.below(2),
-    "mkdir",
-    name,
-    0o777,
-  ]);
+  const { mounts = [] } = profile;
+  const operations: Operation[] = placesOf(profile).flatMap((at) =>
+    DIRECTORIES.map((name): Operation => [random.below(2), "mkdir", at + name, 0o777]),
+  );
+  const gone = new Set<string>();
   while (operations.length < count) {
+    // What is gone comes back soon.
+    if (mounts.length > 0 && random.chance(gone.size > 0 ? 8 : 3)) {
+      const [name = random.pick(mounts)] = random.chance(20) ? [] : gone;
+      operations.push([0, gone.has(name) ? MOUNT : UNMOUNT, name]);
+      if (!gone.delete(name)) gone.add(name);
+    }
     const process = random.below(2);
-    const name = random.pick(bag);
-    const args = table[name]?.make(random, profile) ?? [];
+    const name = random.pick(mounts.length > 0 ? bagOnMounts : bag);
+    const args = rowOf(name)?.make(random, profile) ?? [];
     const [first, , whence] = args;
     if (profile.writeback && name === "lseek" && Number(whence) >= abi.SEEK_DATA)
       operations.push([process, "fsync", first]);
@@ -490,9 +704,11 @@ export function makeOperations(random: Random, count: number, profile: Profile):
   return operations;
 }
 
+const rowOf = (name: string): Row | undefined => table[name] ?? onMounts[name];
+
 /** Does an operation in this process: its result, and what became of the files it touched. */
 export function performOperation(world: World, [, name, ...args]: Operation): unknown {
-  const operation = table[name];
+  const operation = rowOf(name);
   if (operation === undefined) throw new Error(`there is no operation "${name}"`);
   const result = operation.run(world, args);
   return { result, seen: world.seen() };

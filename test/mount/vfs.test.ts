@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
+import { configureVfs, EXECUTABLE, whyNoMounts, type VfsMounts } from "../support-mount.ts";
 import { Namespace, type Run } from "../support-namespace.ts";
 import { idmapped, userNamespace } from "./idmapped.ts";
 import { Child, User } from "./lifecycle-daemon.ts";
@@ -36,16 +36,21 @@ class Served implements AsyncDisposable {
   /** `mounts` are the paths and the directories below the base, which are made. */
   static async start(mounts: Mounts, ...options: string[]): Promise<Served> {
     const space = await Namespace.create();
-    const config = `${space.base}/config.json`;
-    await configure(space, config, mounts);
-    const line = [EXECUTABLE, "vfs", "--config", config, "-o", "allow_other"];
-    const daemon = new Child(space.start([...line, ...options, `${space.base}/mnt`]));
-    await daemon.said(/FUSE 7\.\d+ with/);
-    return new Served(space, daemon, config);
+    try {
+      const config = `${space.base}/config.json`;
+      await configure(config, mounts);
+      const line = [EXECUTABLE, "vfs", "--config", config, "-o", "allow_other"];
+      const daemon = new Child(space.start([...line, ...options, `${space.base}/mnt`]));
+      await daemon.said(/FUSE 7\.\d+ with/);
+      return new Served(space, daemon, config);
+    } catch (error) {
+      await space[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   async reload(mounts: Mounts): Promise<void> {
-    await configure(this.space, this.config, mounts);
+    await configure(this.config, mounts);
     this.daemon.signal("SIGHUP");
   }
 
@@ -92,16 +97,13 @@ class Served implements AsyncDisposable {
 }
 
 /** Paths, and the directories that are mounted there with their options. */
-type Mounts = Record<string, string | Record<string, unknown>>;
+type Mounts = Record<string, string | VfsMounts[string]>;
 
-async function configure(space: Namespace, file: string, mounts: Mounts): Promise<void> {
-  const list = [];
-  for (const [path, given] of Object.entries(mounts)) {
-    const { source, ...options } = typeof given === "string" ? { source: given } : given;
-    await mkdir(`${space.base}/${source}`, { recursive: true });
-    list.push({ path, backend: "passthrough", source: `${space.base}/${source}`, ...options });
-  }
-  writeFileSync(file, JSON.stringify({ mounts: list }, null, 2));
+async function configure(file: string, mounts: Mounts): Promise<void> {
+  const list = Object.entries(mounts).map(([path, given]) => {
+    return [path, typeof given === "string" ? { source: given } : given] as const;
+  });
+  await configureVfs(file, Object.fromEntries(list));
 }
 
 onMounts("several directories under one mount", () => {
