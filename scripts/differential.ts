@@ -9,7 +9,7 @@
 //   bun scripts/differential.ts --vfs
 //       several file systems under one mount, some of which come and go
 //   bun scripts/differential.ts --mounts='{"/": {}, "/one": {"cache": "never"}}' --replay FILE
-//       these file systems with their options; does a JSON list of operations, as a failure prints it
+//       these file systems with their options; a JSON list of operations, as a failure prints it
 //
 // FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' tests another daemon.
 

@@ -42,12 +42,8 @@ import { PseudoFs, type Covers, type PseudoDirectory } from "./pseudo-fs.ts";
 import { AttrReply, type EntryOut } from "./reply.ts";
 import { copyU64 } from "./request.ts";
 import { Translation } from "./translation.ts";
+import { pathComponents, VfsError } from "./vfs-path.ts";
 import { refusing } from "./vfs-refusing.ts";
-
-/** What a person did wrong: a path that can't be mounted at, or nothing mounted there. */
-export class VfsError extends Error {
-  override name = "VfsError";
-}
 
 export interface VfsOptions {
   /** Of every mount, on top of its own. */
@@ -142,24 +138,6 @@ function serve(mount: VfsMount, fs: FileSystem, isOnly = false): Served {
     translation.inoMask = mount.place << 24;
   }
   return { mount, fs, translation, ids: map, hasBelow: false };
-}
-
-/** The components of a path like `/a/b`; none for `/`. Throws VfsError. */
-export function pathComponents(path: string): string[] {
-  if (!path.startsWith("/")) throw new VfsError(`"${path}" does not begin with a slash`);
-  const components = path === "/" ? [] : path.slice(1).split("/");
-  for (const name of components) {
-    const wrong = wrongWithComponent(name);
-    if (wrong !== undefined) throw new VfsError(`"${path}" can't be mounted at: ${wrong}`);
-  }
-  return components;
-}
-
-function wrongWithComponent(name: string): string | undefined {
-  if (name === "") return "a name in it is empty";
-  if (name === "." || name === "..") return `"${name}" does not name a directory of its own`;
-  if (name.includes("\0")) return "a name in it has a NUL byte";
-  return Buffer.byteLength(name) > 255 ? "a name in it has more than 255 bytes" : undefined;
 }
 
 export abstract class VfsMounts extends FileSystem implements Covers {

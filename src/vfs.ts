@@ -56,13 +56,8 @@ import {
 } from "./vfs-attributes.ts";
 import { overflowing, VfsMounts, type Served } from "./vfs-mounts.ts";
 
-export {
-  VfsError,
-  pathComponents,
-  type VfsMount,
-  type VfsOptions,
-  type VfsState,
-} from "./vfs-mounts.ts";
+export type { VfsMount, VfsOptions, VfsState } from "./vfs-mounts.ts";
+export { VfsError } from "./vfs-path.ts";
 
 const W_OK = 2;
 
@@ -613,8 +608,8 @@ export class Vfs extends VfsMounts {
     if (this.options.noReaddir === true) return 0;
     const { fs, hasBelow } = this.route(context, nodeid);
     const { node } = this;
-    // An entry without a nodeid is a name and no more. The names that lead back to the tree must not
-    // become known as what they cover.
+    // An entry without a nodeid is a name and no more. The names that lead back to the tree must
+    // not become known as what they cover.
     if (hasBelow && node === FUSE_ROOT_ID)
       return fs.readdir(context, node, fh, offsetLow, offsetHigh, out);
     const result = fs.readdirplus(context, node, fh, offsetLow, offsetHigh, out);

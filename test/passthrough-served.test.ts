@@ -6,19 +6,12 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import * as abi from "../src/abi-fuse.ts";
 import { O_APPEND, O_CREAT, O_EXCL, O_RDWR, O_TRUNC, O_WRONLY } from "../src/abi-linux.ts";
-import { Activity } from "../src/activity.ts";
 import { EEXIST, ENOSYS, EPERM } from "../src/errno.ts";
 import type { Wishes } from "../src/filesystem.ts";
-import { Credentials } from "../src/passthrough-credentials.ts";
-import {
-  passthroughConfig,
-  PassthroughFs,
-  sharePassthrough,
-  type PassthroughConfig,
-} from "../src/passthrough.ts";
+import type { PassthroughConfig } from "../src/passthrough.ts";
 import { readU64 } from "../src/request.ts";
-import { createShared, SharedLayout } from "../src/shared-table.ts";
 import { Vfs } from "../src/vfs.ts";
+import { passthroughFs } from "./support-passthrough.ts";
 import { encode, ROOT, VfsHarness } from "./support-vfs.ts";
 
 let source = "";
@@ -32,14 +25,8 @@ afterAll(() => {
 /** Serves the source, which has one file with 10 bytes, over a connection with these features. */
 function serve(options: Partial<PassthroughConfig>, flags = 0): VfsHarness {
   writeFileSync(`${source}/file`, "0123456789");
-  const layout = new SharedLayout();
-  const area = Activity.area(layout);
-  const activity = new Activity(createShared(layout), area, -1);
-  const { memory, share } = sharePassthrough(passthroughConfig({ source, ...options }));
-  const credentials = new Credentials();
-  const thread = { activity, credentials, locksChanged: () => {}, relieve: () => false };
   const harness = new VfsHarness(new Vfs({ fixed: true }), flags);
-  harness.vfs.mount(new PassthroughFs(memory, share, thread), "/");
+  harness.vfs.mount(passthroughFs(source, options), "/");
   return harness;
 }
 

@@ -291,14 +291,14 @@ describe("mount", () => {
   test.each([
     ["", "does not begin with a slash"],
     ["a", "does not begin with a slash"],
-    ["//", "a name in it is empty"],
-    ["/a/", "a name in it is empty"],
-    ["/a//b", "a name in it is empty"],
-    ["/.", `"." does not name a directory`],
-    ["/a/../b", `".." does not name a directory`],
+    ["//", "ends with a slash"],
+    ["/a/", "ends with a slash"],
+    ["/a//b", "has two slashes in a row"],
+    ["/.", `the name "." is every directory's`],
+    ["/a/../b", `the name ".." is every directory's`],
     ["/a\0b", "NUL"],
-    [`/${"x".repeat(256)}`, "more than 255 bytes"],
-    [`/${"é".repeat(128)}`, "more than 255 bytes"],
+    [`/${"x".repeat(256)}`, "has 256 bytes; 255 are the most"],
+    [`/${"é".repeat(128)}`, "has 256 bytes; 255 are the most"],
   ])("refuses the path %j", (path, why) => {
     const vfs = new Vfs();
     for (const act of [() => vfs.mount(new TinyFs(), path), () => vfs.umount(path)])

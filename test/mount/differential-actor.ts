@@ -4,13 +4,8 @@
 import * as abi from "../../src/abi-linux.ts";
 import { serve } from "./actor.ts";
 import * as c from "./calls.ts";
-import {
-  exactly,
-  performOperation,
-  World,
-  type Lost,
-  type Operation,
-} from "./differential-operations.ts";
+import { performOperation, type Operation } from "./differential-operations.ts";
+import { exactly, World, type Lost } from "./differential-world.ts";
 import { answered, LineProcess } from "./line-process.ts";
 import { alice, STAFF } from "./posix-place.ts";
 

@@ -5,7 +5,8 @@ import { chmod, mkdir, rmdir } from "node:fs/promises";
 import { EIO } from "../../src/errno.ts";
 import { Mount, type VfsMounts } from "../support-mount.ts";
 import type { DifferentialActor } from "./differential-actor.ts";
-import { ROOT_PLACE, UNMOUNT, type Lost, type Profile } from "./differential-operations.ts";
+import { ROOT_PLACE, UNMOUNT, type Profile } from "./differential-operations.ts";
+import type { Lost } from "./differential-world.ts";
 
 /** Two trees that have to be the same. */
 export interface Trees {
