@@ -1,5 +1,5 @@
-// What the VFS costs, for scripts/bench.ts: the same GETATTR requests to a server over a passthrough
-// file system alone, and over one that is mounted in a VFS, by turns in one process and without the
+// What the VFS costs, for scripts/bench.ts: the same GETATTR requests to a server over one file
+// system alone, and over the same that is mounted in a VFS, by turns in one process and without the
 // kernel; and what a stat(2) that the kernel asks the daemon about takes on a mount. The share of
 // the VFS is the difference of the first two in the third, all of the same round.
 

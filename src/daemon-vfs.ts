@@ -5,6 +5,7 @@
 // have one in hand that found it there, so its descriptors are closed and its memory is freed only
 // when each of them has ended that request.
 
+import { FUSE_ALLOW_IDMAP } from "./abi-fuse.ts";
 import type { Activity } from "./activity.ts";
 import { errnoMessage } from "./errno.ts";
 import type { Connection, Wishes } from "./filesystem.ts";
@@ -73,6 +74,7 @@ export class DaemonVfs {
     const wishes = (own: Wishes): void => {
       const later = passthroughConfig({ source: "/", cache: "always", ...options.common });
       wish(own, { ...later, cache: "auto" }, thread.credentials.privileged);
+      own.flags2 &= ~FUSE_ALLOW_IDMAP; // They may have their ids mapped.
     };
     this.vfs = new Vfs({ ids: config.ids, fixed: !options.dynamic, wishes });
     for (const backend of this.#open(config.mounts)) this.#mount(backend);
@@ -126,13 +128,19 @@ export class DaemonVfs {
 
   /**
    * Makes the mounts be as a new configuration says: mounts what was added, unmounts what was
-   * removed, and says what changed, which stays as it was. Throws ConfigError; then nothing has
-   * changed.
+   * removed, and says what changed, which stays as it was. Throws ConfigError or VfsError; then
+   * nothing has changed.
    */
   async reload(config: VfsConfig): Promise<void> {
     const before = new Map([...this.#backends.values()].map(({ config: one }) => [one.path, one]));
     const wanted = new Set(config.mounts.map(({ path }) => path));
     const added = this.#open(config.mounts.filter(({ path }) => !before.has(path)));
+    try {
+      for (const { fs, config: one } of added) this.vfs.agree(fs, one.path, one.ids);
+    } catch (error) {
+      for (const backend of added) this.#dispose(backend);
+      throw error;
+    }
     const removed = [...before.keys()].filter((path) => !wanted.has(path));
     for (const mount of config.mounts) {
       const one = before.get(mount.path);

@@ -195,7 +195,7 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     if (this.mounts.length >= MOUNTS_MAX)
       throw new VfsError(`cannot mount at ${path}: there are ${MOUNTS_MAX} mounts already`);
     const composed = composeIdMaps(ids, this.options.ids); // throws before anything has changed
-    if (this.#connection !== undefined) this.#agree(fs, path, this.#connection);
+    this.agree(fs, path, composed);
     const id = this.#freeId();
     const node = this.pseudo.ensure(components);
     try {
@@ -208,9 +208,20 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     return id;
   }
 
-  #agree(fs: FileSystem, path: string, { flags, flags2 }: Connection): void {
+  /**
+   * Asks `fs` for its wishes out of what was agreed on, if the connection stands, as `mount` does.
+   * Throws VfsError if it could not be mounted with that.
+   */
+  agree(fs: FileSystem, path: string, ids?: IdMapOptions): void {
+    if (this.#connection === undefined) return;
+    const { flags, flags2 } = this.#connection;
     const own = { ...this.#first };
     fs.init(own, flags, flags2);
+    if (ids !== undefined && flags2 & FUSE_ALLOW_IDMAP)
+      throw new VfsError(
+        `cannot mount at ${path}: its ids can't be mapped, since no mount had that from the ` +
+          "beginning and the kernel does not say who the caller is",
+      );
     const wrong = DUTIES.filter(([flag]) => (flags & ~own.flags & flag) !== 0);
     if (wrong.length > 0)
       throw new VfsError(

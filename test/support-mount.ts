@@ -5,6 +5,7 @@
 // FUSE_BACKEND_DAEMON replaces the daemon by another, to see whether a test or the daemon is wrong:
 //   FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' bun test test/mount/posix.test.ts
 //   FUSE_BACKEND_DAEMON='/old/fuse-backend passthrough {options} {src} {mnt}' bun test test/mount
+// In it, {config} is the configuration file where several directories are served.
 
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";

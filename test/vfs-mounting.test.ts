@@ -15,6 +15,7 @@ import {
 import { MOUNTED_NODEID_MAX, MOUNTS_MAX } from "../src/limits.ts";
 import { log } from "../src/log.ts";
 import { Vfs, VfsError } from "../src/vfs.ts";
+import { CONNECTION } from "./support-server.ts";
 import { APART, ROOT, TinyFs, VfsHarness } from "./support-vfs.ts";
 
 /** Wishes for `flags` out of what is offered, and remembers what that was. */
@@ -64,6 +65,22 @@ describe("a file system that is mounted later", () => {
     expect(vfs.state).toMatchObject({ directories: [], mounts: [] });
     vfs.mount(new Wishing(flag), "/a/b");
   });
+});
+
+test("ids can't be mapped later where the kernel does not say who the caller is", () => {
+  const ids = { uids: [{ internal: 1, external: 2, length: 1 }], gids: [] };
+  const connect = (flags2: number): Vfs => {
+    const vfs = new Vfs();
+    vfs.connected({ ...CONNECTION, flags2 }, -1);
+    return vfs;
+  };
+  const vfs = connect(abi.FUSE_ALLOW_IDMAP);
+  expect(() => vfs.mount(new TinyFs(), "/a", ids)).toThrow(
+    "cannot mount at /a: its ids can't be mapped, since no mount had that from the beginning",
+  );
+  expect(vfs.state.mounts).toEqual([]);
+  vfs.mount(new TinyFs(), "/a");
+  connect(0).mount(new TinyFs(), "/a", ids);
 });
 
 describe("a mount that fails", () => {

@@ -208,7 +208,7 @@ onMounts("mounts that come and go", () => {
   test("are all of what the command line says, also if there is none at first", async () => {
     const options = ["--no-killpriv-v2", "--no-locks", "--writeback"];
     await using served = await Served.start({}, ...options);
-    await served.daemon.said(/FUSE 7\.\d+ with writeback cache, POSIX ACLs, readdirplus, .*\n/);
+    await served.daemon.said(/FUSE 7\.\d+ with writeback cache, POSIX ACLs, readdirplus\n/);
     await served.reload({ "/a": "one" });
     await served.daemon.said(/mounted \S+\/one at \/a\n/);
     expect(served.output("echo x >>a/file; echo y >>a/file; cat a/file")).toBe("x\ny\n");
@@ -232,6 +232,22 @@ onMounts("mounts that come and go", () => {
     expect(served.output("echo x >a/file; ls")).toBe("a\n");
     served.daemon.signal("SIGTERM");
     expect(await served.daemon.ended()).toBe(0);
+  });
+
+  test("can have ids mapped later if one had from the beginning, or there was none", async () => {
+    const mapped = { source: "two", "uid-map": ["1000:0:1"], "gid-map": ["1000:0:1"] };
+    await using served = await Served.start({ "/a": "one" });
+    const isStrict = served.daemon.output.includes("idmapped mounts");
+    await served.reload({ "/b": mapped });
+    await served.daemon.said(isStrict ? /nothing was changed: cannot mount at \/b: / : / at \/b\n/);
+    expect(served.output("ls")).toBe(isStrict ? "a\n" : "b\n");
+    const script = `chown 1000:1000 "$base/two"; touch b/file; stat -c %u b/file "$base/two/file"`;
+    for (const first of [{ "/a": { ...mapped, source: "one" } }, {}]) {
+      await using other = await Served.start(first);
+      await other.reload({ "/b": mapped });
+      await other.daemon.said(/mounted \S+ at \/b\n/);
+      expect(other.output(script)).toBe("0\n1000\n");
+    }
   });
 
   test("leave EIO to who still has something of them, also to who waits for a lock", async () => {
@@ -286,7 +302,9 @@ onMounts("mounts that come and go", () => {
     while (now().descriptors > before.descriptors && performance.now() < deadline)
       await new Promise(setImmediate);
     expect(before.mappings).toBeGreaterThan(0);
-    expect(now()).toEqual(before);
+    // The file that was written above may not have been closed yet, before.
+    expect(now().descriptors).toBeLessThanOrEqual(before.descriptors);
+    expect(now().mappings).toBe(before.mappings);
     expect(new Set(readFileSync(`${space.base}/read`, "latin1").split("\n"))).toEqual(
       new Set(["kept", ""]),
     );
