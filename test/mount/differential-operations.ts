@@ -7,6 +7,7 @@
 // just EBADF.
 
 import * as abi from "../../src/abi-linux.ts";
+import { ENOENT } from "../../src/errno.ts";
 import { geteuid } from "../../src/syscall.ts";
 import * as c from "./calls.ts";
 import { acl, ACL_ACCESS, ACL_DEFAULT, alice, bob, pattern, STAFF } from "./posix-place.ts";
@@ -191,12 +192,16 @@ function mappable(fd: number, at: number, length: number): number {
   return typeof found === "number" ? 1 : Math.max(0, Math.min(length, found.size - at));
 }
 
+/** Ends what `list` says of a name that is listed, but not there. */
+export const LISTED_ONLY = " is not there";
+
 function list(fd: number, directory: string): unknown {
   const entries = fd < 0 ? fd : c.getAllDents(fd);
   if (typeof entries === "number") return entries;
   return entries
     .map(({ name, ino, type }) => {
       const found = c.lstat(`${directory}/${name}`);
+      if (found === -ENOENT) return `${name}${LISTED_ONLY}`;
       // The parent of the directory under test is another on both sides.
       const same = name === ".." || typeof found === "number" ? "" : found.ino === ino;
       return `${name} ${type} ${same}`;
