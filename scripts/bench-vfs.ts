@@ -1,39 +1,24 @@
-// What the VFS costs: the same GETATTR requests to a server over a passthrough file system alone,
-// and over one that is mounted in a VFS, by turns in one process and without the kernel; and what
-// a stat(2) that the kernel asks the daemon about takes on a mount. The VFS's share is the
-// difference of the first two in the third.
-//
-//   bun scripts/bench-vfs.ts [--rounds N] DIRECTORY
+// What the VFS costs, for scripts/bench.ts: the same GETATTR requests to a server over one file
+// system alone, and over the same that is mounted in a VFS, by turns in one process and without the
+// kernel; and what a stat(2) that the kernel asks the daemon about takes on a mount. The share of
+// the VFS is the difference of the first two in the third, all of the same round.
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { FUSE_GETATTR, FUSE_LOOKUP, fuse_getattr_in, fuse_in_header } from "../src/abi-fuse.ts";
 import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat } from "../src/abi-linux.ts";
-import { Activity } from "../src/activity.ts";
 import type { FileSystem } from "../src/filesystem.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
-import { Credentials } from "../src/passthrough-credentials.ts";
-import { passthroughConfig, PassthroughFs, sharePassthrough } from "../src/passthrough.ts";
 import { Server } from "../src/server.ts";
 import { makeBuffers } from "../src/session.ts";
-import { createShared, SharedLayout } from "../src/shared-table.ts";
 import { newfstatat } from "../src/syscall.ts";
 import { Vfs } from "../src/vfs.ts";
-import { Target } from "./bench-target.ts";
+import { passthroughFs } from "../test/support-passthrough.ts";
+import { median } from "./bench-statistics.ts";
+import { shellQuote, Target } from "./bench-target.ts";
 
 const REQUESTS = 20_000;
 const EXECUTABLE = resolve(import.meta.dirname, "../dist/fuse-backend");
-
-function passthrough(source: string): PassthroughFs {
-  const layout = new SharedLayout();
-  const area = Activity.area(layout);
-  const activity = new Activity(createShared(layout), area, -1);
-  const { memory, share } = sharePassthrough(passthroughConfig({ source }));
-  const credentials = new Credentials();
-  const thread = { activity, credentials, locksChanged: () => {}, relieve: () => false };
-  return new PassthroughFs(memory, share, thread);
-}
 
 /** A server that is asked by bytes in memory. */
 class Asked {
@@ -84,49 +69,54 @@ function timeStat(path: string): number {
   return (Bun.nanoseconds() - start) / REQUESTS;
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
+/** What was measured, round by round: nanoseconds, and the VFS's share. */
+export interface VfsCost {
+  readonly alone: readonly number[];
+  readonly within: readonly number[];
+  readonly mounted: readonly number[];
+  readonly cost: readonly number[];
 }
 
-const { values, positionals } = parseArgs({
-  options: { rounds: { type: "string", default: "21" } },
-  allowPositionals: true,
-});
-const base = mkdtempSync(join(resolve(positionals[0] ?? "/tmp"), "fuse-backend-vfs-"));
-const source = join(base, "src");
-mkdirSync(source);
-writeFileSync(join(source, "file"), "data");
-const command = `'${EXECUTABLE}' passthrough --cache=never {src} {mnt}`;
-const spec = { name: "mounted", role: "ours", command, note: "" } as const;
-const target = new Target(spec, base, 0, source);
-try {
-  const alone = new Asked(passthrough(source));
+/**
+ * Measures below `directory`, which is the caller's to remove; `hold` is given the mount, to be
+ * stopped however this ends.
+ */
+export async function measureVfs(
+  directory: string,
+  rounds: number,
+  hold: (target: Target) => void,
+): Promise<VfsCost> {
+  const source = join(directory, "src");
+  mkdirSync(source);
+  writeFileSync(join(source, "file"), "data");
+  const command = `${shellQuote(EXECUTABLE)} passthrough --cache=never {src} {mnt}`;
+  const spec = { name: "mounted", role: "ours", command, note: "" } as const;
+  const target = new Target(spec, directory, 0, source);
+  hold(target);
+  const alone = new Asked(passthroughFs(source));
   const vfs = new Vfs();
-  vfs.mount(passthrough(source), "/");
+  vfs.mount(passthroughFs(source), "/");
   const within = new Asked(vfs);
   const nodes = [alone.lookup("file"), within.lookup("file")] as const;
   await target.start();
-  const times: Record<"alone" | "within" | "mounted" | "cost", number[]> = {
-    alone: [],
-    within: [],
-    mounted: [],
-    cost: [],
+  const measured = Array.from({ length: rounds + 1 }, () => {
+    const times = [alone.time(nodes[0]), within.time(nodes[1])] as const;
+    return [...times, timeStat(join(target.path, "file"))] as const;
+  }).slice(1); // The code is compiled while it runs.
+  return {
+    alone: measured.map(([time]) => time),
+    within: measured.map(([, time]) => time),
+    mounted: measured.map(([, , time]) => time),
+    cost: measured.map(([without, inVfs, mounted]) => (inVfs - without) / mounted),
   };
-  for (let round = 0; round < Number(values.rounds) + 1; round++) {
-    const without = alone.time(nodes[0]);
-    const inVfs = within.time(nodes[1]);
-    const mounted = timeStat(join(target.path, "file"));
-    if (round === 0) continue; // the code is compiled while it runs
-    times.alone.push(without);
-    times.within.push(inVfs);
-    times.mounted.push(mounted);
-    times.cost.push((inVfs - without) / mounted);
-  }
+}
+
+/** For a person. */
+export function describeVfsCost({ alone, within, mounted, cost }: VfsCost): string {
   const ns = (list: readonly number[]): string => `${median(list).toFixed(0)} ns`;
-  console.log(`GETATTR in the server: ${ns(times.alone)} alone, ${ns(times.within)} in a VFS`);
-  console.log(`stat(2) on a mount: ${ns(times.mounted)}`);
-  console.log(`the VFS's share: ${(100 * median(times.cost)).toFixed(1)} %`);
-} finally {
-  await target.stop();
-  rmSync(base, { recursive: true, force: true });
+  return [
+    `GETATTR in the server: ${ns(alone)} alone, ${ns(within)} in a VFS`,
+    `stat(2) on a mount: ${ns(mounted)}`,
+    `the VFS's share: ${(100 * median(cost)).toFixed(1)} %`,
+  ].join("\n");
 }

@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 import { endWorkers, FULL, QUICK, SCENARIOS, type Bench, type Scenario } from "./bench-figures.ts";
 import { columns, markdown, record, table, type Results } from "./bench-statistics.ts";
 import { mountsBelow, shellQuote, Target, type TargetSpec } from "./bench-target.ts";
+import { describeVfsCost, measureVfs } from "./bench-vfs.ts";
 
 const HELP = `Usage: bun scripts/bench.ts [options]
 
@@ -32,6 +33,8 @@ const HELP = `Usage: bun scripts/bench.ts [options]
   --cpu              also show the daemon's processor time, user+system, each operation or in all
   --json FILE        write all measurements
   --markdown         show the table in Markdown
+  --vfs              what the VFS costs instead, as its share of a stat(2) on a mount; only with
+                     --dir, --json and --rounds, whose default then is 21
 `;
 
 /** The arguments make no sense. */
@@ -51,20 +54,28 @@ export interface BenchOptions {
   readonly cpu: boolean;
   readonly json: string | undefined;
   readonly markdown: boolean;
+  /** What the VFS costs instead of everything else. */
+  readonly vfs: boolean;
 }
 
+const WITH_VFS = ["vfs", "dir", "json", "rounds"];
 const EXECUTABLE = resolve(import.meta.dirname, "../dist/fuse-backend");
 
 export function parseBenchArguments(argv: readonly string[]): BenchOptions | "help" | "list" {
   const { values } = readArguments(argv);
   if (values.help === true) return "help";
   if (values.list === true) return "list";
+  const isVfs = values.vfs === true;
+  const others = Object.keys(values).filter((name) => !WITH_VFS.includes(name));
+  if (isVfs && others.length > 0)
+    throw new UsageError(`--vfs and --${others[0]} exclude each other`);
+  const roundsByDefault = isVfs ? "21" : values.quick === true ? "2" : "5";
   const ours = (values.ours ?? []).map((text) => namedCommand(text, "ours", "ours"));
   const peers = (values.peer ?? []).map((text) => namedCommand(text, "peer"));
   const options: BenchOptions = {
     dir: values.dir,
     figures: chooseFigures(values.only),
-    rounds: positive("--rounds", values.rounds ?? (values.quick === true ? "2" : "5"), true),
+    rounds: positive("--rounds", values.rounds ?? roundsByDefault, true),
     quick: values.quick === true,
     timeout: positive("--timeout", values.timeout ?? "5", false),
     ours: ours.some(({ name }) => name === "ours") ? ours : [defaultOurs(), ...ours],
@@ -73,6 +84,7 @@ export function parseBenchArguments(argv: readonly string[]): BenchOptions | "he
     cpu: values.cpu === true,
     json: values.json,
     markdown: values.markdown === true,
+    vfs: isVfs,
   };
   const names = ["bare", ...options.ours, ...peers].map((each) =>
     typeof each === "string" ? each : each.name,
@@ -101,6 +113,7 @@ function readArguments(argv: readonly string[]) {
         cpu: { type: "boolean" },
         json: { type: "string" },
         markdown: { type: "boolean" },
+        vfs: { type: "boolean" },
         help: { type: "boolean", short: "h" },
       },
     });
@@ -202,12 +215,20 @@ function putAway(): void {
   else rmSync(directory, { recursive: true, force: true });
 }
 
-function makeTargets(options: BenchOptions): Target[] {
+/** A new directory to measure in, which is removed however the run ends. */
+function makeDirectory(options: BenchOptions, targets: Target[]): string {
   const usesBuild = options.ours.some(({ command }) => command?.includes(EXECUTABLE) === true);
   if (usesBuild && !existsSync(EXECUTABLE))
     throw new Error(`there is no ${EXECUTABLE}: build it by "npm run build"`);
   if (options.dir !== undefined) mkdirSync(options.dir, { recursive: true });
   const directory = mkdtempSync(join(resolve(options.dir ?? tmpdir()), "fuse-backend-bench-"));
+  held = { directory, targets };
+  return directory;
+}
+
+function makeTargets(options: BenchOptions): Target[] {
+  const targets: Target[] = [];
+  const directory = makeDirectory(options, targets);
   const named = new Set(options.peers.map(({ name }) => name));
   const found = options.findPeers ? installedPeers().filter(({ name }) => !named.has(name)) : [];
   const specs: TargetSpec[] = [
@@ -216,8 +237,6 @@ function makeTargets(options: BenchOptions): Target[] {
     ...found,
     ...options.peers,
   ];
-  const targets: Target[] = [];
-  held = { directory, targets };
   for (const spec of specs) targets.push(new Target(spec, directory, options.timeout));
   return targets;
 }
@@ -340,6 +359,18 @@ async function main(options: BenchOptions): Promise<void> {
   }
 }
 
+async function mainVfs(options: BenchOptions): Promise<void> {
+  const targets: Target[] = [];
+  const directory = makeDirectory(options, targets);
+  const cost = await measureVfs(directory, options.rounds, (target) => targets.push(target));
+  console.log(`${machine(directory)}; ${options.rounds} rounds\n\n${describeVfsCost(cost)}`);
+  if (options.json !== undefined)
+    writeFileSync(
+      options.json,
+      `${JSON.stringify({ machine: machine(directory), ...cost }, null, 2)}\n`,
+    );
+}
+
 function listFigures(): string {
   const groups = Map.groupBy(SCENARIOS, ({ group }) => group);
   return [...groups]
@@ -358,7 +389,7 @@ if (import.meta.main) {
     const options = parseBenchArguments(process.argv.slice(2));
     if (options === "help") console.log(HELP);
     else if (options === "list") console.log(listFigures());
-    else await main(options);
+    else await (options.vfs ? mainVfs(options) : main(options));
   } catch (error) {
     console.error(`bench: ${(error as Error).message}`);
     code = error instanceof UsageError ? 2 : 1;

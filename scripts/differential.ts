@@ -6,8 +6,10 @@
 //   bun scripts/differential.ts --rounds 1000 --operations 5000
 //   bun scripts/differential.ts --seed 42 --rounds 1 --options='--cache never'
 //       repeats one round
-//   bun scripts/differential.ts --replay FILE
-//       does a JSON list of operations, as a failure prints it
+//   bun scripts/differential.ts --vfs
+//       several file systems under one mount, some of which come and go
+//   bun scripts/differential.ts --mounts='{"/": {}, "/one": {"cache": "never"}}' --replay FILE
+//       these file systems with their options; a JSON list of operations, as a failure prints it
 //
 //   bun scripts/differential.ts --overlay ours --rounds 100 --trees 10 --operations 60
 //       random sequences on overlays, against the kernel's; --overlay kernel and --overlay
@@ -17,7 +19,13 @@
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { CONFIGURATIONS, DifferentialTest } from "../test/mount/differential.ts";
+import {
+  CONFIGURATIONS,
+  DifferentialTest,
+  VFS_CONFIGURATIONS,
+  type Configuration,
+} from "../test/mount/differential.ts";
+import type { Mounts } from "../test/mount/differential-grounds.ts";
 import type { Operation } from "../test/mount/differential-operations.ts";
 import { OVERLAY_CONFIGURATIONS, OverlayDifferential } from "../test/mount/overlay-differential.ts";
 import type { OverlayStep } from "../test/mount/overlay-operations.ts";
@@ -26,6 +34,7 @@ import { overlaySystem } from "../test/support-overlay.ts";
 const { values } = parseArgs({
   options: {
     layers: { type: "string", default: "2" },
+    mounts: { type: "string" },
     operations: { type: "string" },
     options: { type: "string" },
     overlay: { type: "string" },
@@ -33,6 +42,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "10" },
     seed: { type: "string", default: String(Date.now() % 1e9) },
     trees: { type: "string", default: "10" },
+    vfs: { type: "boolean", default: false },
   },
 });
 
@@ -42,13 +52,19 @@ interface Running extends AsyncDisposable {
   replay(text: string): Promise<string>;
 }
 
+/** One of the sets of options, for a reader, and how the test is run with it. */
+interface Chosen {
+  readonly what: string;
+  start(): Promise<Running>;
+}
+
 const NO_DIFFERENCE = "no difference";
 
-async function startPlain(options: readonly string[]): Promise<Running> {
-  const test = await DifferentialTest.start(options);
+async function startPlain(configuration: Configuration): Promise<Running> {
+  const test = await DifferentialTest.start(configuration);
   const operations = Number(values.operations ?? 1000);
   return {
-    round: (seed) => test.round({ options, seed, operations }),
+    round: (seed) => test.round({ seed, operations }),
     async replay(text) {
       const difference = await test.run(JSON.parse(text) as Operation[]);
       return difference === undefined ? NO_DIFFERENCE : test.explain(difference);
@@ -71,10 +87,33 @@ async function startOverlay(name: string, options: readonly string[]): Promise<R
   };
 }
 
-async function rounds(test: Running, options: readonly string[]): Promise<void> {
+function configurations(options: readonly string[] | undefined): readonly Configuration[] {
+  if (values.mounts !== undefined)
+    return [{ options: options ?? [], mounts: JSON.parse(values.mounts) as Mounts }];
+  if (values.vfs)
+    return VFS_CONFIGURATIONS.map((each) => (options === undefined ? each : { ...each, options }));
+  return options === undefined ? CONFIGURATIONS : [{ options }];
+}
+
+function chosen(): readonly Chosen[] {
+  const { overlay } = values;
+  const separator = overlay === undefined ? " " : ",";
+  const given = values.options?.split(separator).filter((option) => option !== "");
+  if (overlay !== undefined)
+    return (given === undefined ? OVERLAY_CONFIGURATIONS : [given]).map((options) => ({
+      what: JSON.stringify(options),
+      start: () => startOverlay(overlay, options),
+    }));
+  return configurations(given).map((configuration) => ({
+    what: JSON.stringify(configuration),
+    start: () => startPlain(configuration),
+  }));
+}
+
+async function rounds(test: Running, what: string): Promise<void> {
   const [first, count] = [Number(values.seed), Number(values.rounds)];
   for (let seed = first; seed < first + count; seed++) await test.round(seed);
-  console.log(`${count} rounds from seed ${first}: no difference with ${JSON.stringify(options)}`);
+  console.log(`${count} rounds from seed ${first}: no difference with ${what}`);
 }
 
 async function replay(test: Running, file: string): Promise<void> {
@@ -90,16 +129,11 @@ for (const signal of ["SIGINT", "SIGTERM"] as const)
     process.exit(1);
   });
 
-const { overlay } = values;
-const separator = overlay === undefined ? " " : ",";
-const given = values.options?.split(separator).filter((option) => option !== "");
-const all = overlay === undefined ? CONFIGURATIONS : OVERLAY_CONFIGURATIONS;
-for (const options of given === undefined ? all : [given]) {
-  await using test =
-    overlay === undefined ? await startPlain(options) : await startOverlay(overlay, options);
+for (const { what, start } of chosen()) {
+  await using test = await start();
   running = test;
   try {
-    await (values.replay === undefined ? rounds(test, options) : replay(test, values.replay));
+    await (values.replay === undefined ? rounds(test, what) : replay(test, values.replay));
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exitCode = 1;

@@ -59,7 +59,8 @@ export const vfsOptions: ReadCommand = (positionals, given, settings, circumstan
   // A daemon in the background leaves its directory, and may have to read the file again.
   const path = absolute(file);
   const read = (): VfsConfig => readConfigFile(path, commandLine);
-  return { vfs: read(), reload: read, dynamic: true, ...options };
+  const common = commandLine.connection;
+  return { vfs: read(), reload: read, dynamic: true, common, ...options };
 };
 
 function refuseMisplaced(given: Given): void {

@@ -5,6 +5,7 @@
 // have one in hand that found it there, so its descriptors are closed and its memory is freed only
 // when each of them has ended that request.
 
+import { FUSE_ALLOW_IDMAP } from "./abi-fuse.ts";
 import type { Activity } from "./activity.ts";
 import { errnoMessage } from "./errno.ts";
 import type { Connection, Wishes } from "./filesystem.ts";
@@ -19,7 +20,12 @@ import { passthroughConfig, sharePassthrough, wish, type ServingThread } from ".
 import type { LockWaiters } from "./passthrough-locks.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { munmap } from "./syscall.ts";
-import { sourceName, type VfsConfig, type VfsMountConfig } from "./vfs-config.ts";
+import {
+  sourceName,
+  type ConnectionConfig,
+  type VfsConfig,
+  type VfsMountConfig,
+} from "./vfs-config.ts";
 import { Vfs } from "./vfs.ts";
 import type { VfsShare } from "./vfs-share.ts";
 import {
@@ -60,11 +66,12 @@ export class DaemonVfs {
 
   /**
    * Mounts what the configuration says, before the first request. `times` says when access times
-   * change, `dynamic` whether mounts may come and go. Throws ConfigError.
+   * change, `dynamic` whether mounts may come and go, `common` what those that come later are like.
+   * Throws ConfigError.
    */
   constructor(
     config: VfsConfig,
-    options: { times: AccessTimes; dynamic: boolean },
+    options: { times: AccessTimes; dynamic: boolean; common: ConnectionConfig | undefined },
     share: VfsShare,
     thread: ServingThread,
   ) {
@@ -73,10 +80,15 @@ export class DaemonVfs {
     this.#activity = thread.activity;
     this.#thread = thread;
     this.#times = options.times;
-    // If all is mounted later, it is passthrough all the same.
-    const wishes = (own: Wishes): void =>
-      wish(own, passthroughConfig({ source: "/" }), thread.credentials.privileged);
-    this.vfs = new Vfs({ ids: config.ids, fixed: !options.dynamic, wishes });
+    // If all is mounted later, it is passthrough all the same. Of what caches allow, all is asked
+    // for, and that data is checked as often as the strictest needs it.
+    const wishes = (own: Wishes): void => {
+      const later = passthroughConfig({ source: "/", cache: "always", ...options.common });
+      wish(own, { ...later, cache: "auto" }, thread.credentials.privileged);
+      own.flags2 &= ~FUSE_ALLOW_IDMAP; // They may have their ids mapped.
+    };
+    const killprivV2 = options.common?.killprivV2 ?? true; // Not every file system has the option.
+    this.vfs = new Vfs({ ids: config.ids, fixed: !options.dynamic, wishes, killprivV2 });
     for (const backend of this.#open(config.mounts)) this.#mount(backend);
     this.#publish();
   }
@@ -139,13 +151,19 @@ export class DaemonVfs {
 
   /**
    * Makes the mounts be as a new configuration says: mounts what was added, unmounts what was
-   * removed, and says what changed, which stays as it was. Throws ConfigError; then nothing has
-   * changed.
+   * removed, and says what changed, which stays as it was. Throws ConfigError or VfsError; then
+   * nothing has changed.
    */
   async reload(config: VfsConfig): Promise<void> {
     const before = new Map([...this.#backends.values()].map(({ config: one }) => [one.path, one]));
     const wanted = new Set(config.mounts.map(({ path }) => path));
     const added = this.#open(config.mounts.filter(({ path }) => !before.has(path)));
+    try {
+      for (const { fs, config: one } of added) this.vfs.agree(fs, one.path, one.ids);
+    } catch (error) {
+      for (const backend of added) this.#dispose(backend);
+      throw error;
+    }
     const removed = [...before.keys()].filter((path) => !wanted.has(path));
     for (const mount of config.mounts) {
       const one = before.get(mount.path);

@@ -31,7 +31,12 @@ import { Credentials } from "./passthrough-credentials.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
-import { sourceName, type VfsConfig, type VfsMountConfig } from "./vfs-config.ts";
+import {
+  sourceName,
+  type ConnectionConfig,
+  type VfsConfig,
+  type VfsMountConfig,
+} from "./vfs-config.ts";
 import { VfsShare } from "./vfs-share.ts";
 import { spawnWorker, type ServeTask, type WorkerMessage, type WorkerTask } from "./worker.ts";
 
@@ -48,6 +53,8 @@ export interface DaemonOptions {
   readonly reload: (() => VfsConfig) | undefined;
   /** Whether mounts may come and go. */
   readonly dynamic: boolean;
+  /** What mounts that come later have in common. */
+  readonly common?: ConnectionConfig;
   readonly mount: MountOptions;
   readonly workers: number;
   readonly background: boolean;
@@ -170,7 +177,7 @@ class Daemon {
   }
 
   async run(ready: () => void): Promise<number> {
-    const { vfs: config, dynamic } = this.#options;
+    const { vfs: config, dynamic, common } = this.#options;
     const sources = config.mounts.flatMap(({ passthrough }) => passthrough?.source ?? []);
     const inNamespace = this.#options.mount.mountNamespacePid !== undefined;
     for (const { overlay } of config.mounts)
@@ -181,7 +188,8 @@ class Daemon {
     const memory = createShared(layout);
     const activity = new Activity(memory, areas.activity, -1);
     const times = accessTimes(this.#options.mount);
-    const mounts = new DaemonVfs(config, { times, dynamic }, new VfsShare(memory, areas.vfs), {
+    const how = { times, dynamic, common };
+    const mounts = new DaemonVfs(config, how, new VfsShare(memory, areas.vfs), {
       activity,
       credentials: new Credentials(),
       locksChanged: () => {},
@@ -199,9 +207,9 @@ class Daemon {
         if (this.#ending !== undefined) resolve(this.#ending);
       });
       const { address, size } = memory;
-      const common = { device, connection, memory: { address, size }, areas, fixed: !dynamic };
+      const task = { device, connection, memory: { address, size }, areas, fixed: !dynamic };
       const start = (worker: number): Promise<void> =>
-        this.#startWorker({ ...common, worker }, () => mounts.locksChanged());
+        this.#startWorker({ ...task, worker }, () => mounts.locksChanged());
       const { workers } = this.#options;
       // One worker is enough to answer.
       await Promise.race(Array.from({ length: workers }, (_, worker) => start(worker)));

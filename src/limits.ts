@@ -76,6 +76,11 @@ export const MOUNTS_MAX = 255;
  * are not used twice.
  */
 export const MOUNT_IDS_MAX = 2 ** 21;
+/**
+ * The table that finds a mount by its number, modulo this: so many more than mounts that a number
+ * whose place in it is free is found soon.
+ */
+export const MOUNT_SLOTS = 4096;
 /** Nodeids of a file system that is mounted with others are below this. */
 export const MOUNTED_NODEID_MAX = 2 ** 32;
 /** Seconds for which the tree of mounts is valid; the kernel is told of changes besides. */
@@ -136,6 +141,8 @@ assert(
   "the largest WRITE fits in the request buffer",
 );
 assert(DESCRIPTOR_CACHE_SHARE < DESCRIPTOR_INODES_SHARE, "a full cache is no reason to refuse");
+assert(MOUNTS_MAX < 2 ** 8, "the upper 8 bits of an inode number tell mounts apart");
+assert(MOUNTS_MAX < MOUNT_SLOTS, "there is a slot for each mount and the tree");
 assert(MOUNT_IDS_MAX * MOUNTED_NODEID_MAX <= 2 ** 53, "nodeids are exact as numbers");
 assert(INODES_MAX < MOUNTED_NODEID_MAX, "inodes of a passthrough have nodeids that fit");
 assert(INODES_MAX * 32 < 2 ** 31, "word indices of inode records are 32-bit integers");

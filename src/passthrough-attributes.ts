@@ -61,6 +61,7 @@ import {
 
 const UNCHANGED = -1;
 const TRUSTED = "trusted.";
+const ACCESS_ACL = new TextEncoder().encode("system.posix_acl_access");
 /** Everything that SETATTR can change. */
 const FATTR_ALL = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME;
 
@@ -282,7 +283,9 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     if (fd >= 0) {
       const { address, length } = value;
       result = setxattr(this.proc.path(fd), name.address, address, length, flags);
-      if (result >= 0 && extraFlags & FUSE_SETXATTR_ACL_KILL_SGID) result = this.#killSgid(fd);
+      // The kernel says it of default ACLs too, which have no part in the mode.
+      const kills = (extraFlags & FUSE_SETXATTR_ACL_KILL_SGID) !== 0 && name.is(ACCESS_ACL);
+      if (result >= 0 && kills) result = this.#killSgid(fd);
     }
     this.inodes.release(nodeid);
     return result;

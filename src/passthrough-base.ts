@@ -6,6 +6,7 @@
 // whole.
 
 import type { Activity } from "./activity.ts";
+import { FUSE_NO_OPENDIR_SUPPORT, FUSE_NO_OPEN_SUPPORT, FUSE_WRITEBACK_CACHE } from "./abi-fuse.ts";
 import {
   O_ACCMODE,
   O_APPEND,
@@ -22,8 +23,8 @@ import {
   S_IFMT,
   stat,
 } from "./abi-linux.ts";
-import { EMFILE, ENFILE } from "./errno.ts";
-import { FileSystem } from "./filesystem.ts";
+import { EMFILE, ENFILE, ENOSYS } from "./errno.ts";
+import { FileSystem, type Connection } from "./filesystem.ts";
 import {
   DESCRIPTOR_CACHE_MIN,
   DESCRIPTOR_CACHE_SHARE,
@@ -98,6 +99,14 @@ export abstract class PassthroughBase extends FileSystem {
   protected readonly thread: ServingThread;
   protected readonly credentials: Credentials;
   protected readonly stat: Memory = statScratch;
+  /**
+   * What OPEN and OPENDIR answer where there are no handles: ENOSYS, by which the kernel stops
+   * asking, only if it is known to take it so.
+   */
+  protected withoutOpen = 0;
+  protected withoutOpendir = 0;
+  /** Whether the kernel collects writes. */
+  protected collects = false;
   /** The most that the process may have open. */
   readonly descriptors: number;
   /**
@@ -129,6 +138,12 @@ export abstract class PassthroughBase extends FileSystem {
     this.locks = new LockTable(memory, areas.locks, this.inodes, () => thread.locksChanged());
   }
 
+  override connected({ flags }: Connection, _device: number): void {
+    this.withoutOpen = flags & FUSE_NO_OPEN_SUPPORT ? -ENOSYS : 0;
+    this.withoutOpendir = flags & FUSE_NO_OPENDIR_SUPPORT ? -ENOSYS : 0;
+    this.collects = (flags & FUSE_WRITEBACK_CACHE) !== 0;
+  }
+
   /** openat(2) that gives up cached descriptors when the process has run out of them. */
   protected openAt(dirfd: number, path: Address, flags: number, mode: number): number {
     let fd = this.#tryOpen(dirfd, path, flags | O_CLOEXEC, mode);
@@ -158,7 +173,7 @@ export abstract class PassthroughBase extends FileSystem {
   protected hostFlags(flags: number): number {
     let host = flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_NOFOLLOW);
     if (!this.config.allowDirectIo) host &= ~O_DIRECT;
-    if (this.config.writeback) {
+    if (this.collects) {
       // The kernel reads pages to fill them up, and says itself where appended data goes.
       if ((host & O_ACCMODE) === O_WRONLY) host = (host & ~O_ACCMODE) | O_RDWR;
       host &= ~O_APPEND;

@@ -40,7 +40,7 @@ export abstract class PassthroughDirectories extends PassthroughFiles {
   readonly #entries = entriesScratch;
 
   override opendir(_context: Context, nodeid: number, _flags: number, out: OpenOut): number {
-    if (this.config.noOpendir) return -ENOSYS;
+    if (this.config.noOpendir) return this.withoutOpendir;
     const inode = this.inodes.acquire(nodeid);
     let fd = inode;
     if (inode >= 0) fd = this.openAt(inode, DOT.address, O_RDONLY | O_DIRECTORY, 0);

@@ -127,7 +127,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     fuseFlags: number,
     out: OpenOut,
   ): number {
-    if (this.config.noOpen) return -ENOSYS;
+    if (this.config.noOpen) return this.withoutOpen;
     if (this.config.sealSize && flags & O_TRUNC) return -EPERM;
     const inode = this.inodes.acquire(nodeid);
     const result = inode < 0 ? inode : this.#open(context, nodeid, inode, flags, fuseFlags, out);
@@ -155,7 +155,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
         if (killed < 0) return killed;
       }
       fd = this.reopen(inode, this.hostFlags(flags));
-      if (fd === -EPERM && this.config.writeback && flags & O_APPEND) {
+      if (fd === -EPERM && this.collects && flags & O_APPEND) {
         // An append-only file: the host insists on O_APPEND, so the kernel must not collect writes.
         fd = this.reopen(inode, this.hostFlags(flags) | O_APPEND);
         out.openFlags = FOPEN_DIRECT_IO;
@@ -238,7 +238,8 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
         fd = this.openAt(dirfd, name.address, host | O_EXCL, mode);
       if (fd === -EEXIST && !(flags & O_EXCL)) {
         existed = true; // Somebody was faster, on the host.
-        fd = this.openAt(dirfd, name.address, host, mode);
+        const truncates = this.config.sealSize && (flags & O_TRUNC) !== 0;
+        fd = truncates ? -EPERM : this.openAt(dirfd, name.address, host, mode);
       }
     } finally {
       this.credentials.restore(context);
@@ -430,7 +431,9 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     const fd = this.#use(nodeid, fh, O_WRONLY);
     if (fd < 0) return fd;
     this.#followFlags(fh, fd, flags);
-    let result = this.config.sealSize ? this.#checkSize(fd, offset + data.length) : 0;
+    // Appending goes to the end that the file has by then, which the kernel need not know.
+    const end = flags & O_APPEND ? Infinity : offset + data.length;
+    let result = this.config.sealSize ? this.#checkSize(fd, end) : 0;
     if (result >= 0 && writeFlags & FUSE_WRITE_KILL_SUIDGID)
       result = this.killSetIdBits(context, nodeid, fd);
     if (result >= 0) result = data.writeTo(fd, offset);

@@ -9,6 +9,9 @@ import {
   O_NOFOLLOW,
   O_PATH,
   RENAME_WHITEOUT,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
   stat,
 } from "./abi-linux.ts";
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
@@ -34,6 +37,18 @@ import {
 } from "./syscall.ts";
 
 const DOT_DOT = cstring("..");
+
+function makeAt(
+  dirfd: number,
+  name: Address,
+  mode: number,
+  rdev: number,
+  target: Name | undefined,
+): number {
+  if (target !== undefined) return symlinkat(target.address, dirfd, name);
+  const isDirectory = (mode & S_IFMT) === S_IFDIR;
+  return isDirectory ? mkdirat(dirfd, name, mode & ~S_IFMT) : mknodat(dirfd, name, mode, rdev);
+}
 
 export abstract class PassthroughNames extends PassthroughBase {
   override lookup(_context: Context, parent: number, name: Name, entry: EntryOut): number {
@@ -129,18 +144,7 @@ export abstract class PassthroughNames extends PassthroughBase {
     target: Name,
     entry: EntryOut,
   ): number {
-    const dirfd = this.inodes.acquire(parent);
-    let result = dirfd < 0 ? dirfd : this.credentials.assume(context, 0);
-    try {
-      if (result >= 0) result = symlinkat(target.address, dirfd, name.address);
-      if (result === -ENOSPC && this.settled())
-        result = symlinkat(target.address, dirfd, name.address);
-    } finally {
-      this.credentials.restore(context);
-    }
-    if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, 0, entry);
-    this.inodes.release(parent);
-    return result;
+    return this.#make(context, parent, name, S_IFLNK, 0, 0, target, entry);
   }
 
   override mknod(
@@ -152,17 +156,7 @@ export abstract class PassthroughNames extends PassthroughBase {
     umask: number,
     entry: EntryOut,
   ): number {
-    const dirfd = this.inodes.acquire(parent);
-    let result = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
-    try {
-      if (result >= 0) result = mknodat(dirfd, name.address, mode, rdev);
-      if (result === -ENOSPC && this.settled()) result = mknodat(dirfd, name.address, mode, rdev);
-    } finally {
-      this.credentials.restore(context);
-    }
-    if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, 0, entry);
-    this.inodes.release(parent);
-    return result;
+    return this.#make(context, parent, name, mode, rdev, umask, undefined, entry);
   }
 
   override mkdir(
@@ -173,15 +167,32 @@ export abstract class PassthroughNames extends PassthroughBase {
     umask: number,
     entry: EntryOut,
   ): number {
+    const full = S_IFDIR | (mode & ~S_IFMT);
+    return this.#make(context, parent, name, full, 0, umask, undefined, entry);
+  }
+
+  /** Makes what the type in `mode` says, as the caller; `target` is that of a symbolic link. */
+  #make(
+    context: Context,
+    parent: number,
+    name: Name,
+    mode: number,
+    rdev: number,
+    umask: number,
+    target: Name | undefined,
+    entry: EntryOut,
+  ): number {
     const dirfd = this.inodes.acquire(parent);
     let result = dirfd < 0 ? dirfd : this.credentials.assume(context, umask);
     try {
-      if (result >= 0) result = mkdirat(dirfd, name.address, mode);
-      if (result === -ENOSPC && this.settled()) result = mkdirat(dirfd, name.address, mode);
+      if (result >= 0) result = makeAt(dirfd, name.address, mode, rdev, target);
+      if (result === -ENOSPC && this.settled())
+        result = makeAt(dirfd, name.address, mode, rdev, target);
     } finally {
       this.credentials.restore(context);
     }
-    if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, AT_REMOVEDIR, entry);
+    const removal = (mode & S_IFMT) === S_IFDIR ? AT_REMOVEDIR : 0;
+    if (result >= 0) result = this.#enterCreated(context, dirfd, name.address, removal, entry);
     this.inodes.release(parent);
     return result;
   }

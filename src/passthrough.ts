@@ -44,7 +44,6 @@ export function wish(wishes: Wishes, config: PassthroughConfig, privileged: bool
   const wants = (wanted: boolean, flag: number): number => (wanted ? flag : 0);
   wishes.flags |=
     abi.FUSE_ASYNC_READ |
-    abi.FUSE_ATOMIC_O_TRUNC |
     abi.FUSE_EXPORT_SUPPORT |
     abi.FUSE_BIG_WRITES |
     abi.FUSE_DONT_MASK |
@@ -58,7 +57,9 @@ export function wish(wishes: Wishes, config: PassthroughConfig, privileged: bool
     wants(config.cache === "auto", abi.FUSE_AUTO_INVAL_DATA) |
     wants(config.locks, abi.FUSE_POSIX_LOCKS | abi.FUSE_FLOCK_LOCKS) |
     wants(config.writeback, abi.FUSE_WRITEBACK_CACHE) |
+    // Without OPEN nobody truncates in it: the kernel has to ask for that by SETATTR.
     wants(config.noOpen, abi.FUSE_NO_OPEN_SUPPORT) |
+    wants(!config.noOpen, abi.FUSE_ATOMIC_O_TRUNC) |
     wants(config.noOpendir, abi.FUSE_NO_OPENDIR_SUPPORT) |
     wants(config.killprivV2 && privileged, abi.FUSE_HANDLE_KILLPRIV_V2) |
     wants(config.xattr, abi.FUSE_POSIX_ACL);

@@ -7,6 +7,7 @@
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import type { IdMap } from "./id-map.ts";
+import { MOUNTED_NODEID_MAX } from "./limits.ts";
 
 export class Translation {
   /** Added to every nodeid but the root's. */
@@ -18,9 +19,13 @@ export class Translation {
   /** From internal ids to external ones; undefined for ids that stay as they are. */
   ids: IdMap | undefined;
 
-  /** The nodeid that the kernel knows; 0, for "none", stays 0. */
+  /**
+   * The nodeid that the kernel knows; 0, for "none", stays 0. Throws RangeError for one that would
+   * be taken for another file system's.
+   */
   node(nodeid: number): number {
     if (nodeid === FUSE_ROOT_ID) return this.rootNode;
+    if (nodeid >= MOUNTED_NODEID_MAX && this.nodeBase !== 0) tooLarge(nodeid);
     return nodeid === 0 ? 0 : this.nodeBase + nodeid;
   }
 
@@ -31,4 +36,10 @@ export class Translation {
     this.inoMask = other.inoMask;
     this.ids = other.ids;
   }
+}
+
+function tooLarge(nodeid: number): never {
+  throw new RangeError(
+    `nodeid ${nodeid} of a file system that is one of several is not below 2**32`,
+  );
 }

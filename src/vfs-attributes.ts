@@ -70,7 +70,7 @@ export function isForeignEntry(
   if (ids === undefined) return false;
   entryScratch.bytes.fill(0);
   if (fs.lookup(context, parent, name, ownEntry.place(0)) < 0) return false;
-  const node = entryScratch.view.getUint32(fuse_entry_out.nodeid, true);
+  const node = readU64(entryScratch.view, fuse_entry_out.nodeid);
   if (node === 0) return false;
   fs.forget(node, 1);
   return !mapsOwner(ids, entryScratch, fuse_entry_out.attr, OWNER);

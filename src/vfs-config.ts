@@ -31,6 +31,7 @@ import {
   passthroughConfig,
   type PassthroughConfig,
 } from "./passthrough-config.ts";
+import { isUtf8, pathComponents, VfsError } from "./vfs-path.ts";
 
 /** A file system at a path of the tree. */
 export type VfsMountConfig = PassthroughMountConfig | OverlayMountConfig;
@@ -88,7 +89,6 @@ export interface OptionValues {
 }
 
 const BACKENDS = ["passthrough", "overlay"] as const;
-const COMPONENT_BYTES_MAX = 255;
 const ID_MAX = 2 ** 32 - 2;
 /** How much of a wrong value a message shows. */
 const SHOWN_MAX = 60;
@@ -198,40 +198,14 @@ export function validateIds(own: IdMapOptions | undefined, all: IdMapOptions | u
   }
 }
 
-/** Throws ConfigError if a path in the tree is not "/" or `/NAME/NAME…` with valid names. */
+/** Throws ConfigError if nothing can be mounted at a path in the tree. */
 export function validatePath(path: string): void {
-  const components = path.split("/").slice(1);
-  const names = path.split("/").filter((name) => name !== "");
-  const instead = JSON.stringify(`/${names.join("/")}`);
-  const refuse = (problem: string): never => {
-    throw new ConfigError(`${JSON.stringify(path)} cannot be the path of a mount: ${problem}`);
-  };
-  if (path === "/") return;
-  if (!path.startsWith("/")) refuse(`it does not begin with a slash; write ${instead}`);
-  if (components.at(-1) === "") refuse(`it ends with a slash; write ${instead}`);
-  if (components.includes("")) refuse(`it has two slashes in a row; write ${instead}`);
-  for (const component of components)
-    try {
-      validatePathComponent(component);
-    } catch (error) {
-      refuse((error as ConfigError).message);
-    }
-}
-
-/** Throws ConfigError if it can't be a name in a directory. */
-export function validatePathComponent(component: string): void {
-  const quoted = JSON.stringify(component);
-  if (component === "") throw new ConfigError("a name is empty");
-  if (component === "." || component === "..")
-    throw new ConfigError(`the name ${quoted} is every directory's; write where it leads`);
-  if (component.includes("/")) throw new ConfigError(`the name ${quoted} has a slash in it`);
-  if (component.includes("\0")) throw new ConfigError(`the name ${quoted} has a NUL in it`);
-  if (!isUtf8(component)) throw new ConfigError(`the name ${quoted} is not valid UTF-8`);
-  const bytes = Buffer.byteLength(component);
-  if (bytes > COMPONENT_BYTES_MAX)
-    throw new ConfigError(
-      `the name ${quoted} has ${bytes} bytes; ${COMPONENT_BYTES_MAX} are the most`,
-    );
+  try {
+    pathComponents(path);
+  } catch (error) {
+    if (!(error instanceof VfsError)) throw error;
+    throw new ConfigError(error.message);
+  }
 }
 
 /** Throws ConfigError if no directory can have this path. `name` is what is given with it. */
@@ -629,9 +603,4 @@ function refuseIds(options: IdMapOptions, values: OptionValues, circumstance: st
 
 function not(value: boolean | undefined): boolean | undefined {
   return value === undefined ? undefined : !value;
-}
-
-/** The runtime puts U+FFFD in place of what it can't decode. */
-function isUtf8(text: string): boolean {
-  return text.isWellFormed() && !text.includes("\u{fffd}");
 }

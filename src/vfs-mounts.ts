@@ -13,6 +13,8 @@ import {
   FUSE_ALLOW_IDMAP,
   FUSE_ATOMIC_O_TRUNC,
   FUSE_AUTO_INVAL_DATA,
+  FUSE_DONT_MASK,
+  FUSE_HANDLE_KILLPRIV,
   FUSE_HANDLE_KILLPRIV_V2,
   FUSE_NO_OPENDIR_SUPPORT,
   FUSE_NO_OPEN_SUPPORT,
@@ -25,19 +27,23 @@ import {
 import { EIO, ENOSYS, EOVERFLOW } from "./errno.ts";
 import { FileSystem, NO_HANDLE, type Connection, type Context, type Wishes } from "./filesystem.ts";
 import { composeIdMaps, IdMap, type IdMapOptions } from "./id-map.ts";
-import { MOUNT_IDS_MAX, MOUNTED_NODEID_MAX, MOUNTS_MAX, PSEUDO_TIMEOUT } from "./limits.ts";
+import {
+  CONGESTION_THRESHOLD,
+  MAX_BACKGROUND,
+  MOUNT_IDS_MAX,
+  MOUNT_SLOTS,
+  MOUNTED_NODEID_MAX,
+  MOUNTS_MAX,
+  PSEUDO_TIMEOUT,
+} from "./limits.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import type { Notifier } from "./notify.ts";
 import { PseudoFs, type Covers, type PseudoDirectory } from "./pseudo-fs.ts";
 import { AttrReply, type EntryOut } from "./reply.ts";
 import { copyU64 } from "./request.ts";
 import { Translation } from "./translation.ts";
+import { pathComponents, VfsError } from "./vfs-path.ts";
 import { refusing } from "./vfs-refusing.ts";
-
-/** What a person did wrong: a path that can't be mounted at, or nothing mounted there. */
-export class VfsError extends Error {
-  override name = "VfsError";
-}
 
 export interface VfsOptions {
   /** Of every mount, on top of its own. */
@@ -72,6 +78,8 @@ export interface VfsOptions {
 export interface VfsMount {
   /** Below MOUNT_IDS_MAX; no two mounts ever have the same. */
   readonly id: number;
+  /** Among those that are mounted, from 1 to MOUNTS_MAX: marks its inode numbers. */
+  readonly place: number;
   /** The directory of the tree that it covers. */
   readonly node: number;
   /** How owners are mapped: the mount's own map and the one of all. */
@@ -83,6 +91,8 @@ export interface VfsState {
   readonly directories: readonly PseudoDirectory[];
   /** In the order in which they were mounted. */
   readonly mounts: readonly VfsMount[];
+  /** Of the last mount that was made, even if it is gone. */
+  readonly lastId: number;
 }
 
 export interface Served {
@@ -94,11 +104,25 @@ export interface Served {
   hasBelow: boolean;
 }
 
-const SLOTS = MOUNTS_MAX + 1;
+/**
+ * What a file system has to do its part for, if it was agreed on with the kernel: without that,
+ * what is written, or who may do what, is not as it should be.
+ */
+const DUTIES: readonly (readonly [flag: number, name: string])[] = [
+  [FUSE_ATOMIC_O_TRUNC, "truncating in OPEN"],
+  [FUSE_DONT_MASK, "applying the umask"],
+  [FUSE_WRITEBACK_CACHE, "the writeback cache"],
+  [FUSE_HANDLE_KILLPRIV, "clearing set-user-id bits"],
+  [FUSE_HANDLE_KILLPRIV_V2, "clearing set-user-id bits when asked to"],
+];
+
 /** In place of a mount that is there no more. */
-const gone = serve({ id: -1, node: 0, ids: undefined }, refusing(EIO));
+const gone = serve({ id: -1, place: 0, node: 0, ids: undefined }, refusing(EIO));
 /** In place of the mount whose caller has no id inside. */
-export const overflowing = serve({ id: -1, node: 0, ids: undefined }, refusing(EOVERFLOW));
+export const overflowing = serve(
+  { id: -1, place: 0, node: 0, ids: undefined },
+  refusing(EOVERFLOW),
+);
 // Scratch memory of the thread, for all that it serves.
 /** Attributes of a root, as they are shown. */
 const attrScratch = smallMemory(fuse_attr_out.sizeof);
@@ -111,41 +135,36 @@ function serve(mount: VfsMount, fs: FileSystem, isOnly = false): Served {
     translation.nodeBase = mount.id * MOUNTED_NODEID_MAX;
     translation.rootNode =
       mount.node === FUSE_ROOT_ID ? FUSE_ROOT_ID : translation.nodeBase + FUSE_ROOT_ID;
-    translation.inoMask = (mount.id % SLOTS) << 24;
+    translation.inoMask = mount.place << 24;
   }
   return { mount, fs, translation, ids: map, hasBelow: false };
-}
-
-/** The components of a path like `/a/b`; none for `/`. Throws VfsError. */
-export function pathComponents(path: string): string[] {
-  if (!path.startsWith("/")) throw new VfsError(`"${path}" does not begin with a slash`);
-  const components = path === "/" ? [] : path.slice(1).split("/");
-  for (const name of components) {
-    const wrong = wrongWithComponent(name);
-    if (wrong !== undefined) throw new VfsError(`"${path}" can't be mounted at: ${wrong}`);
-  }
-  return components;
-}
-
-function wrongWithComponent(name: string): string | undefined {
-  if (name === "") return "a name in it is empty";
-  if (name === "." || name === "..") return `"${name}" does not name a directory of its own`;
-  if (name.includes("\0")) return "a name in it has a NUL byte";
-  return Buffer.byteLength(name) > 255 ? "a name in it has more than 255 bytes" : undefined;
 }
 
 export abstract class VfsMounts extends FileSystem implements Covers {
   protected readonly options: VfsOptions;
   protected readonly pseudo = new PseudoFs(this);
-  protected readonly tree = serve({ id: 0, node: 0, ids: undefined }, this.pseudo);
-  /** By the mount's id modulo SLOTS; the tree is the first. */
-  readonly #slots: Served[] = Array.from({ length: SLOTS }, () => gone);
+  protected readonly tree = serve({ id: 0, place: 0, node: 0, ids: undefined }, this.pseudo);
+  /** By the mount's id modulo MOUNT_SLOTS; the tree is the first. */
+  readonly #slots: Served[] = Array.from({ length: MOUNT_SLOTS }, () => gone);
   /** All mounts in their order, and what each directory of the tree is covered by on top. */
   protected mounts: readonly Served[] = [];
   readonly #tops = new Map<number, Served>();
   #root: Served = this.tree;
   #lastId = 0;
+  /** What wishes begin from. */
+  #first: Wishes = {
+    flags: 0,
+    flags2: 0,
+    maxStackDepth: 0,
+    requestTimeout: 0,
+    maxBackground: MAX_BACKGROUND,
+    congestionThreshold: CONGESTION_THRESHOLD,
+    maxReadahead: 0,
+  };
   #connection: Connection | undefined;
+  /** Whether the kernel was told that it need not open files, and directories. */
+  protected noOpen = false;
+  protected noOpendir = false;
   readonly #refresh: (() => void) | undefined;
   #device = -1;
   /** Beside the mount that `route` found: the node as its file system calls it. */
@@ -164,36 +183,75 @@ export abstract class VfsMounts extends FileSystem implements Covers {
 
   /**
    * Mounts `fs` at a path, over what is mounted there before. Missing directories of the tree are
-   * made. Returns the number of the mount. The kernel has to be told by `invalidate`. Throws
-   * VfsError.
+   * made. Returns the number of the mount. The kernel has to be told by `invalidate`.
+   *
+   * Once the connection stands, `fs` is asked for its wishes out of what was agreed on, and told of
+   * it, before it is mounted. Throws VfsError, also if something was agreed on that it would have
+   * to do its part for and does not wish for; what `fs` throws itself is passed on. Then nothing
+   * has changed.
    */
   mount(fs: FileSystem, path: string, ids?: IdMapOptions): number {
     const components = pathComponents(path);
     if (this.mounts.length >= MOUNTS_MAX)
       throw new VfsError(`cannot mount at ${path}: there are ${MOUNTS_MAX} mounts already`);
     const composed = composeIdMaps(ids, this.options.ids); // throws before anything has changed
+    this.agree(fs, path, composed);
     const id = this.#freeId();
     const node = this.pseudo.ensure(components);
-    this.#begin({ id, node, ids: composed }, fs);
+    try {
+      this.#begin({ id, place: this.#freePlace(id), node, ids: composed }, fs);
+    } catch (error) {
+      this.#prune();
+      throw error;
+    }
     this.#arrange();
     return id;
   }
 
+  /**
+   * Asks `fs` for its wishes out of what was agreed on, if the connection stands, as `mount` does.
+   * Throws VfsError if it could not be mounted with that.
+   */
+  agree(fs: FileSystem, path: string, ids?: IdMapOptions): void {
+    if (this.#connection === undefined) return;
+    const { flags, flags2 } = this.#connection;
+    const own = { ...this.#first };
+    fs.init(own, flags, flags2);
+    if (ids !== undefined && flags2 & FUSE_ALLOW_IDMAP)
+      throw new VfsError(
+        `cannot mount at ${path}: its ids can't be mapped, since no mount had that from the ` +
+          "beginning and the kernel does not say who the caller is",
+      );
+    const wrong = DUTIES.filter(([flag]) => (flags & ~own.flags & flag) !== 0);
+    if (wrong.length > 0)
+      throw new VfsError(
+        `cannot mount at ${path}: its file system does not know of what was agreed on with the ` +
+          `kernel before: ${wrong.map(([, name]) => name).join(", ")}`,
+      );
+  }
+
   #freeId(): number {
     let id = this.#lastId + 1;
-    while (id % SLOTS === 0 || this.#slots[id % SLOTS] !== gone) id++;
+    while (id % MOUNT_SLOTS === 0 || this.#slots[id % MOUNT_SLOTS] !== gone) id++;
     if (id >= MOUNT_IDS_MAX)
       throw new VfsError(`no more can be mounted: ${MOUNT_IDS_MAX} mounts have come and gone`);
     this.#lastId = id;
     return id;
   }
 
+  /** One that is not taken, and was not a moment ago. */
+  #freePlace(id: number): number {
+    const taken = new Set(this.mounts.map(({ mount }) => mount.place));
+    let place = (id - 1) % MOUNTS_MAX;
+    while (taken.has(place + 1)) place = (place + 1) % MOUNTS_MAX;
+    return place + 1;
+  }
+
   #begin(mount: VfsMount, fs: FileSystem): void {
     const served = serve(mount, fs, this.options.fixed === true);
-    this.#slots[mount.id % SLOTS] = served;
-    this.mounts = [...this.mounts, served];
-    this.#lastId = Math.max(this.#lastId, mount.id);
     if (this.#connection !== undefined) this.#connect(served, this.#connection);
+    this.#slots[mount.id % MOUNT_SLOTS] = served;
+    this.mounts = [...this.mounts, served];
   }
 
   #connect({ fs, translation }: Served, connection: Connection): void {
@@ -209,13 +267,18 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     const top = this.#top(path);
     if (top === undefined) throw new VfsError(`nothing is mounted at ${path}`);
     this.#end(top);
-    this.pseudo.prune((nodeid) => this.mounts.some(({ mount }) => mount.node === nodeid));
+    this.#prune();
     this.#arrange();
     return top.fs;
   }
 
+  /** Removes directories of the tree that lead nowhere. */
+  #prune(): void {
+    this.pseudo.prune((nodeid) => this.mounts.some(({ mount }) => mount.node === nodeid));
+  }
+
   #end(served: Served): void {
-    this.#slots[served.mount.id % SLOTS] = gone;
+    this.#slots[served.mount.id % MOUNT_SLOTS] = gone;
     this.mounts = this.mounts.filter((each) => each !== served);
   }
 
@@ -244,11 +307,12 @@ export abstract class VfsMounts extends FileSystem implements Covers {
 
   get state(): VfsState {
     const mounts = this.mounts.map(({ mount }) => mount);
-    return { directories: this.pseudo.directories, mounts };
+    return { directories: this.pseudo.directories, mounts, lastId: this.#lastId };
   }
 
   /** Serves what another thread mounted; `make` gives the file system of a mount that is new. */
   adopt(state: VfsState, make: (mount: VfsMount) => FileSystem): void {
+    this.#lastId = Math.max(this.#lastId, state.lastId);
     this.pseudo.directories = state.directories;
     const stay = new Set(state.mounts.map(({ id }) => id));
     for (const served of this.mounts) if (!stay.has(served.mount.id)) this.#end(served);
@@ -290,7 +354,7 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     if (nodeid < MOUNTED_NODEID_MAX)
       return nodeid === FUSE_ROOT_ID || this.options.fixed === true ? this.#root : this.tree;
     const id = Math.floor(nodeid / MOUNTED_NODEID_MAX);
-    const served = this.#slots[id % SLOTS]!;
+    const served = this.#slots[id % MOUNT_SLOTS]!;
     return served.mount.id === id ? served : gone;
   }
 
@@ -323,7 +387,8 @@ export abstract class VfsMounts extends FileSystem implements Covers {
   // --- The connection ---
 
   override init(wishes: Wishes, offered: number, offered2: number): void {
-    const first = { flags: wishes.flags, flags2: wishes.flags2 };
+    const first = { ...wishes };
+    this.#first = first;
     const all = this.mounts.map(({ fs }) => {
       const own: Wishes = { ...wishes };
       fs.init(own, offered, offered2);
@@ -336,6 +401,9 @@ export abstract class VfsMounts extends FileSystem implements Covers {
       wishes.flags =
         all.reduce((flags, own) => flags & own.flags, -1) | (any & FUSE_AUTO_INVAL_DATA);
       wishes.flags2 = all.reduce((flags, own) => flags & own.flags2, -1);
+      // Who may take longer than the others, or as long as it likes, must not be cut off.
+      const timeouts = all.map((own) => own.requestTimeout);
+      wishes.requestTimeout = timeouts.includes(0) ? 0 : Math.max(...timeouts);
       wishes.maxStackDepth = Math.max(...all.map((own) => own.maxStackDepth));
       wishes.maxBackground = Math.min(...all.map((own) => own.maxBackground));
       wishes.congestionThreshold = Math.min(...all.map((own) => own.congestionThreshold));
@@ -360,6 +428,9 @@ export abstract class VfsMounts extends FileSystem implements Covers {
   override connected(connection: Connection, device: number): void {
     this.#connection = connection;
     this.#device = device;
+    const { noOpen, noOpendir } = this.options;
+    this.noOpen = noOpen === true && (connection.flags & FUSE_NO_OPEN_SUPPORT) !== 0;
+    this.noOpendir = noOpendir === true && (connection.flags & FUSE_NO_OPENDIR_SUPPORT) !== 0;
     for (const served of this.mounts) this.#connect(served, connection);
   }
 

@@ -56,13 +56,8 @@ import {
 } from "./vfs-attributes.ts";
 import { overflowing, VfsMounts, type Served } from "./vfs-mounts.ts";
 
-export {
-  VfsError,
-  pathComponents,
-  type VfsMount,
-  type VfsOptions,
-  type VfsState,
-} from "./vfs-mounts.ts";
+export type { VfsMount, VfsOptions, VfsState } from "./vfs-mounts.ts";
+export { VfsError } from "./vfs-path.ts";
 
 const W_OK = 2;
 
@@ -334,7 +329,7 @@ export class Vfs extends VfsMounts {
     fuseFlags: number,
     out: OpenOut,
   ): number {
-    if (this.options.noOpen === true) return -ENOSYS;
+    if (this.noOpen) return -ENOSYS;
     if (this.options.sealSize === true && flags & O_TRUNC) return -EPERM;
     const served = this.route(context, nodeid);
     const node = this.node;
@@ -585,7 +580,7 @@ export class Vfs extends VfsMounts {
   // --- Directories ---
 
   override opendir(context: Context, nodeid: number, flags: number, out: OpenOut): number {
-    if (this.options.noOpendir === true) return -ENOSYS;
+    if (this.noOpendir) return -ENOSYS;
     return this.known(this.route(context, nodeid).fs.opendir(context, this.node, flags, out), 0);
   }
 
@@ -611,10 +606,13 @@ export class Vfs extends VfsMounts {
     out: DirectoryOut,
   ): number {
     if (this.options.noReaddir === true) return 0;
-    const { fs } = this.route(context, nodeid);
+    const { fs, hasBelow } = this.route(context, nodeid);
     const { node } = this;
+    // An entry without a nodeid is a name and no more. The names that lead back to the tree must
+    // not become known as what they cover.
+    if (hasBelow && node === FUSE_ROOT_ID)
+      return fs.readdir(context, node, fh, offsetLow, offsetHigh, out);
     const result = fs.readdirplus(context, node, fh, offsetLow, offsetHigh, out);
-    // An entry without a nodeid is a name and no more.
     return result === -ENOSYS ? fs.readdir(context, node, fh, offsetLow, offsetHigh, out) : result;
   }
 

@@ -23,7 +23,7 @@ const LAYERS: readonly (readonly RegExp[])[] = [
   [/^vfs-config$/],
   [/^overlay(-.+)?$/],
   [/^passthrough(-.+)?$/],
-  [/^vfs(-attributes|-mounts|-refusing)?$/],
+  [/^vfs(-attributes|-mounts|-path|-refusing)?$/],
   [/^pseudo-fs$/],
   [/^(virtiofs|vhost-user|virtqueue)$/],
   [/^session(-.+)?$/],

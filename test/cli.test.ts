@@ -20,6 +20,7 @@ import type { IdMapOptions } from "../src/id-map.ts";
 import { ConfigError, type PassthroughConfig } from "../src/passthrough-config.ts";
 import { geteuid } from "../src/syscall.ts";
 import type { PassthroughMountConfig } from "../src/vfs-config.ts";
+import { DEFAULTS } from "./support-passthrough.ts";
 
 const isRoot = geteuid() === 0;
 
@@ -105,28 +106,7 @@ describe("passthrough", () => {
   test("has the documented defaults", () => {
     const { vfs, ...rest } = passthrough();
     expect({ passthrough: configOf(passthrough()), ...rest }).toEqual({
-      passthrough: {
-        source: "/src",
-        cache: "auto",
-        attrTimeout: 5,
-        entryTimeout: 5,
-        dirAttrTimeout: 5,
-        dirEntryTimeout: 5,
-        writeback: false,
-        xattr: true,
-        noOpen: false,
-        noOpendir: false,
-        noReaddir: false,
-        killprivV2: true,
-        inodeFileHandles: "auto",
-        sealSize: false,
-        mntid: false,
-        useHostIno: false,
-        allowDirectIo: true,
-        daxFileSize: null,
-        kernelPassthrough: true,
-        locks: true,
-      },
+      passthrough: DEFAULTS,
       reload: undefined,
       dynamic: false,
       mount: {

@@ -2,34 +2,14 @@
 
 import { describe, expect, test } from "bun:test";
 import { ConfigError, passthroughConfig } from "../src/passthrough-config.ts";
+import { DEFAULTS } from "./support-passthrough.ts";
 
 type Given = Omit<Parameters<typeof passthroughConfig>[0], "source">;
 const configure = (given: Given = {}) => passthroughConfig({ source: "/src", ...given });
 
 describe("by default", () => {
   test("everything is as documented", () => {
-    expect(configure()).toEqual({
-      source: "/src",
-      cache: "auto",
-      attrTimeout: 5,
-      entryTimeout: 5,
-      dirAttrTimeout: 5,
-      dirEntryTimeout: 5,
-      writeback: false,
-      xattr: true,
-      noOpen: false,
-      noOpendir: false,
-      noReaddir: false,
-      killprivV2: true,
-      inodeFileHandles: "auto",
-      sealSize: false,
-      mntid: false,
-      useHostIno: false,
-      allowDirectIo: true,
-      daxFileSize: null,
-      kernelPassthrough: true,
-      locks: true,
-    });
+    expect(configure()).toEqual(DEFAULTS);
   });
 
   test("an option that is undefined is as if it were not given", () => {

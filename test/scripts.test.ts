@@ -47,6 +47,7 @@ describe("the arguments of bench.ts", () => {
     ["ours without its source", ["--ours", "true {mnt}"]],
     ["two targets of one name", ["--peer", "x=a {src} {mnt}", "--peer", "x=b {src} {mnt}"]],
     ["a peer called bare", ["--peer", "bare=a {src} {mnt}"]],
+    ["figures beside the VFS's cost", ["--vfs", "--only", "create"]],
   ])("%s is refused", (_, argv) => {
     expect(() => parseBenchArguments(argv)).toThrow(BenchUsageError);
   });
@@ -61,6 +62,15 @@ describe("the arguments of bench.ts", () => {
     expect(chosen("fio-read-1")).toEqual(["fio-read-1-cold", "fio-read-1-warm"]);
     expect(chosen("tree")).toContain("untar");
     expect(chosen("rm,start")).toEqual(["rm", "start"]);
+  });
+
+  test("what the VFS costs takes more rounds, unless told otherwise", () => {
+    expect(parseBenchArguments([])).toMatchObject({ vfs: false, rounds: 5 });
+    expect(parseBenchArguments(["--vfs"])).toMatchObject({ vfs: true, rounds: 21 });
+    expect(parseBenchArguments(["--vfs", "--dir", "/x", "--rounds", "3"])).toMatchObject({
+      vfs: true,
+      rounds: 3,
+    });
   });
 
   test("a command without a name replaces ours, one with a name stands beside it", () => {

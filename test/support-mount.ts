@@ -5,10 +5,11 @@
 // FUSE_BACKEND_DAEMON replaces the daemon by another, to see whether a test or the daemon is wrong:
 //   FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' bun test test/mount/posix.test.ts
 //   FUSE_BACKEND_DAEMON='/old/fuse-backend passthrough {options} {src} {mnt}' bun test test/mount
+// In it, {config} is the configuration file where several directories are served.
 
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
 import { errnoName } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
@@ -26,6 +27,25 @@ export interface MountSetup {
   readonly prefix?: readonly string[];
   /** Serve this directory instead of a new one. It is not removed. */
   readonly source?: string;
+  /** Serve these by `fuse-backend vfs` and a configuration file instead. */
+  readonly mounts?: VfsMounts;
+}
+
+/**
+ * Directories by their paths on the mount, relative to `base`, with their options in the
+ * configuration file. What is missing is made. Another `backend` may have no source.
+ */
+export type VfsMounts = Readonly<
+  Record<string, { readonly source?: string } & Readonly<Record<string, unknown>>>
+>;
+
+/** Writes the configuration file of `vfs`; sources are relative to its directory, and made. */
+export async function configureVfs(file: string, mounts: VfsMounts): Promise<void> {
+  const all = Object.entries(mounts);
+  for (const [, { source }] of all)
+    if (source !== undefined) await mkdir(resolve(dirname(file), source), { recursive: true });
+  const list = all.map(([path, options]) => ({ path, backend: "passthrough", ...options }));
+  await Bun.write(file, JSON.stringify({ mounts: list }, null, 2));
 }
 
 /** Why no test can mount here, or undefined if one can. */
@@ -43,6 +63,7 @@ export class Mount implements AsyncDisposable {
   readonly source: string;
   readonly mountpoint: string;
   readonly #setup: MountSetup;
+  #mounts: VfsMounts | undefined;
   readonly #daemon: MountDaemon;
 
   private constructor(base: string, setup: MountSetup) {
@@ -50,6 +71,7 @@ export class Mount implements AsyncDisposable {
     this.source = setup.source ?? `${base}/src`;
     this.mountpoint = `${base}/mnt`;
     this.#setup = setup;
+    this.#mounts = setup.mounts;
     this.#daemon = new MountDaemon(this.mountpoint, () => this.#command());
   }
 
@@ -61,6 +83,7 @@ export class Mount implements AsyncDisposable {
       await chmod(base, 0o755); // Other users pass through.
       await mkdir(mount.source, { recursive: true });
       await mkdir(mount.mountpoint);
+      if (setup.mounts !== undefined) await configureVfs(mount.#config, setup.mounts);
       await mount.run();
       return mount;
     } catch (error) {
@@ -81,6 +104,23 @@ export class Mount implements AsyncDisposable {
 
   get pid(): number {
     return this.#daemon.pid;
+  }
+
+  /** Has what is mounted be something else, and waits until the daemon says so. */
+  async reload(mounts: VfsMounts): Promise<void> {
+    const before = this.#mounts ?? {};
+    const gone = Object.keys(before).filter((path) => !(path in mounts));
+    const come = Object.keys(mounts).filter((path) => !(path in before));
+    this.#mounts = mounts;
+    await configureVfs(this.#config, mounts);
+    await this.#daemon.tell("SIGHUP", [
+      ...gone.map((path) => `unmounted ${path}\n`),
+      ...come.map((path) => ` at ${path}\n`),
+    ]);
+  }
+
+  get #config(): string {
+    return `${this.base}/vfs.json`;
   }
 
   /** Kills the daemon the hard way and takes the dead mount off. */
@@ -119,8 +159,11 @@ export class Mount implements AsyncDisposable {
       "{options}": ["-o", "allow_other,suid,dev", ...options],
       "{src}": [this.source],
       "{mnt}": [this.mountpoint],
+      "{config}": [this.#config],
     };
-    const command = other ?? `${EXECUTABLE} passthrough {options} {src} {mnt}`;
+    const what = this.#mounts === undefined ? "passthrough" : "vfs --config {config}";
+    const source = this.#mounts === undefined ? " {src}" : "";
+    const command = other ?? `${EXECUTABLE} ${what} {options}${source} {mnt}`;
     return [...prefix, ...command.split(" ").flatMap((word) => places[word] ?? [word])];
   }
 }
@@ -132,6 +175,8 @@ export class MountDaemon {
   #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
   #output = "";
   #stopped = false;
+  /** Called when the daemon has written something. */
+  #hears: () => void = () => {};
 
   constructor(mountpoint: string, command: () => readonly string[]) {
     this.mountpoint = mountpoint;
@@ -158,6 +203,27 @@ export class MountDaemon {
 
   get pid(): number {
     return this.#daemon?.pid ?? -1;
+  }
+
+  /** Signals the daemon, and waits until it has written all of `texts` since then. */
+  async tell(signal: NodeJS.Signals, texts: readonly string[]): Promise<void> {
+    const start = this.#output.length;
+    const missing = (): string | undefined =>
+      texts.find((text) => !this.#output.includes(text, start));
+    const { promise, resolve: heard, reject } = Promise.withResolvers<void>();
+    const timer = setTimeout(() => {
+      const text = JSON.stringify(missing());
+      reject(new Error(`waited in vain for the daemon to say ${text}; it said:\n${this.#output}`));
+    }, END_TIMEOUT_MS);
+    this.#hears = () => void (missing() === undefined && heard());
+    try {
+      this.#daemon?.kill(signal);
+      this.#hears();
+      await promise;
+    } finally {
+      clearTimeout(timer);
+      this.#hears = () => {};
+    }
   }
 
   /** Kills the daemon the hard way and takes the dead mount off. */
@@ -199,7 +265,10 @@ export class MountDaemon {
 
   async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
-    for await (const chunk of stream) this.#output += decoder.decode(chunk, { stream: true });
+    for await (const chunk of stream) {
+      this.#output += decoder.decode(chunk, { stream: true });
+      this.#hears();
+    }
   }
 
   #isMounted(): boolean {

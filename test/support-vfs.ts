@@ -597,12 +597,15 @@ export class TinyFs extends FileSystem {
 }
 
 /** Two file systems with the same numbers, at /a and /b. */
-export function twoMounts(options: VfsOptions = {}): {
+export function twoMounts(
+  options: VfsOptions = {},
+  flags = 0,
+): {
   harness: VfsHarness;
   a: TinyFs;
   b: TinyFs;
 } {
-  const harness = new VfsHarness(new Vfs(options));
+  const harness = new VfsHarness(new Vfs(options), flags);
   const [a, b] = [new TinyFs(), new TinyFs()];
   harness.vfs.mount(a, "/a");
   harness.vfs.mount(b, "/b");

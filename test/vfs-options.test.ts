@@ -85,6 +85,17 @@ describe("INIT", () => {
     });
   });
 
+  test("lets requests take as long as who takes longest", () => {
+    const timeout = (...wishes: number[]): number =>
+      agreed(
+        {},
+        wishes.map((requestTimeout) => ({ requestTimeout })),
+      ).requestTimeout;
+    expect(timeout(60, 90)).toBe(90);
+    expect(timeout(60, 0)).toBe(0);
+    expect(agreed({}, [{}, {}], { requestTimeout: 30 }).requestTimeout).toBe(30);
+  });
+
   test("asks what `wishes` says while nothing is mounted", () => {
     const wishes = (asked: Wishes, offered: number): void => {
       asked.flags |= offered & FUSE_ASYNC_READ;
@@ -136,16 +147,22 @@ describe("an option", () => {
     harness.ask(abi.FUSE_OPENDIR, node, encode(abi.fuse_open_in, {})).error;
 
   test("noOpen: OPEN is answered with ENOSYS and no file system is asked", () => {
-    const { harness, a } = twoMounts({ noOpen: true });
+    const { harness, a } = twoMounts({ noOpen: true }, abi.FUSE_NO_OPEN_SUPPORT);
     expect(open(harness, harness.walk("/a/file").nodeid)).toBe(-ENOSYS);
     expect(a.opened).toBe(0);
     expect(opendir(harness, ROOT)).toBe(0);
   });
 
   test("noOpendir: OPENDIR is answered with ENOSYS, also in the tree", () => {
-    const { harness } = twoMounts({ noOpendir: true });
+    const { harness } = twoMounts({ noOpendir: true }, abi.FUSE_NO_OPENDIR_SUPPORT);
     for (const path of ["/", "/a"])
       expect(opendir(harness, harness.walk(path).nodeid)).toBe(-ENOSYS);
+    expect(open(harness, harness.walk("/a/file").nodeid)).toBe(0);
+  });
+
+  test("noOpen, noOpendir: not where the kernel would take ENOSYS for an error", () => {
+    const { harness } = twoMounts({ noOpen: true, noOpendir: true });
+    expect(opendir(harness, harness.walk("/a").nodeid)).toBe(0);
     expect(open(harness, harness.walk("/a/file").nodeid)).toBe(0);
   });
 

@@ -261,23 +261,49 @@ describe("below what is mounted", () => {
   });
 });
 
+test("what a name covers that leads back to the tree does not become known by READDIRPLUS", () => {
+  const harness = new VfsHarness();
+  const [outer, inner] = [new TinyFs(), new TinyFs()];
+  const covered = outer.add("sub/");
+  outer.add("file", {}, covered);
+  outer.add("other/");
+  harness.vfs.mount(outer, "/");
+  harness.vfs.mount(inner, "/sub/deep");
+  const names = ["sub", "other"];
+  const known = (): unknown[] =>
+    harness
+      .readdirplus(ROOT)
+      .listed(true)
+      .filter(({ name }) => names.includes(name))
+      .map(({ name, entry }) => [name, entry!.nodeid]);
+  expect(known()).toEqual([
+    ["sub", 0],
+    ["other", 0],
+  ]);
+  expect(outer.lookups).toEqual(new Map());
+  harness.walk("/sub/deep");
+  // Where nothing is hidden the entries come with all they have.
+  harness.vfs.umount("/sub/deep");
+  expect(known()).toEqual(names.map((name) => [name, harness.walk(`/${name}`).nodeid]));
+});
+
 describe("mount", () => {
   test.each([
     ["", "does not begin with a slash"],
     ["a", "does not begin with a slash"],
-    ["//", "a name in it is empty"],
-    ["/a/", "a name in it is empty"],
-    ["/a//b", "a name in it is empty"],
-    ["/.", `"." does not name a directory`],
-    ["/a/../b", `".." does not name a directory`],
+    ["//", "ends with a slash"],
+    ["/a/", "ends with a slash"],
+    ["/a//b", "has two slashes in a row"],
+    ["/.", `the name "." is every directory's`],
+    ["/a/../b", `the name ".." is every directory's`],
     ["/a\0b", "NUL"],
-    [`/${"x".repeat(256)}`, "more than 255 bytes"],
-    [`/${"é".repeat(128)}`, "more than 255 bytes"],
+    [`/${"x".repeat(256)}`, "has 256 bytes; 255 are the most"],
+    [`/${"é".repeat(128)}`, "has 256 bytes; 255 are the most"],
   ])("refuses the path %j", (path, why) => {
     const vfs = new Vfs();
     for (const act of [() => vfs.mount(new TinyFs(), path), () => vfs.umount(path)])
       expect(refusal(act)).toContain(why);
-    expect(vfs.state).toEqual({ directories: [], mounts: [] });
+    expect(vfs.state).toEqual({ directories: [], mounts: [], lastId: 0 });
   });
 
   test("takes names of 255 bytes, of characters beyond ASCII, and odd ones", () => {
@@ -298,7 +324,7 @@ describe("mount", () => {
     const twice = { internal: 0, external: 0, length: 2 };
     const map = { uids: [twice, twice], gids: [] };
     expect(() => vfs.mount(new TinyFs(), "/a/b", map)).toThrow(IdMapError);
-    expect(vfs.state).toEqual({ directories: [], mounts: [] });
+    expect(vfs.state).toEqual({ directories: [], mounts: [], lastId: 0 });
   });
 
   test("takes 255 mounts and says why it refuses one more", () => {

@@ -5,23 +5,29 @@ import * as abi from "../../src/abi-linux.ts";
 import { serve } from "./actor.ts";
 import * as c from "./calls.ts";
 import {
-  exactly,
   performOperation,
-  table,
-  World,
+  plainTable,
   type Operation,
   type Table,
 } from "./differential-operations.ts";
+import { exactly, World, type Lost } from "./differential-world.ts";
 import { answered, LineProcess } from "./line-process.ts";
 import { overlayTable } from "./overlay-operations.ts";
 import { alice, STAFF } from "./posix-place.ts";
 
 /** The operations that are asked for: those of the table of this name. */
 export type Rows = "plain" | "overlay";
-const TABLES: Record<Rows, Table> = { plain: table, overlay: overlayTable };
+const TABLES: Record<Rows, Table> = { plain: plainTable, overlay: overlayTable };
 
 type Request =
-  | { readonly start: string; readonly isRoot: boolean; readonly rows: Rows }
+  | {
+      readonly start: string;
+      readonly isRoot: boolean;
+      readonly rows: Rows;
+      readonly mounts: readonly string[];
+    }
+  | { readonly mounted: string }
+  | { readonly unmounted: string; readonly uses: boolean }
   | { readonly operation: Operation }
   | { readonly snapshot: string }
   | { readonly inodes: string };
@@ -31,9 +37,24 @@ export class DifferentialActor extends LineProcess {
     super(new URL(import.meta.url), name);
   }
 
-  /** Forgets everything, and works in `directory` from now on. */
-  async start(directory: string, isRoot: boolean, rows: Rows): Promise<void> {
-    await this.#ask({ start: directory, isRoot, rows });
+  /** Forgets everything, and works in `directory` from now on; `mounts` are in it. */
+  async start(
+    directory: string,
+    isRoot: boolean,
+    rows: Rows,
+    mounts: readonly string[] = [],
+  ): Promise<void> {
+    await this.#ask({ start: directory, isRoot, rows, mounts });
+  }
+  /** A file system has come. */
+  async mounted(name: string): Promise<void> {
+    await this.#ask({ mounted: name });
+  }
+  /**
+   * Closes what is open of a file system that goes. `uses` is whether to use it once more before.
+   */
+  async unmounted(name: string, uses: boolean): Promise<Lost> {
+    return await this.#ask({ unmounted: name, uses });
   }
   async perform(operation: Operation): Promise<unknown> {
     return await this.#ask({ operation });
@@ -113,6 +134,13 @@ function snapshot(path: string): Record<string, unknown> {
   return all;
 }
 
+/** Asks the file system of an open file for what nobody else can do. */
+function use(fd: number): number[] {
+  const flags = c.getFlags(fd);
+  const isWritten = (flags & abi.O_ACCMODE) !== abi.O_RDONLY && (flags & abi.O_DIRECT) === 0;
+  return [c.fsync(fd), ...(isWritten ? [c.pwrite(fd, "x", 0)] : [])];
+}
+
 function contents(path: string, mode: number): unknown {
   if ((mode & abi.S_IFMT) === abi.S_IFLNK) return c.readlink(path);
   if ((mode & abi.S_IFMT) !== abi.S_IFREG) return null;
@@ -129,15 +157,18 @@ function xattrs(path: string): unknown {
 
 if (import.meta.main) {
   let world = new World("/nowhere");
-  let rows = table;
+  let rows = plainTable;
   serve((request: Request) => {
     if ("operation" in request) return performOperation(world, request.operation, rows);
     if ("snapshot" in request) return snapshot(request.snapshot);
     if ("inodes" in request) return inodes(request.inodes);
+    if ("mounted" in request) return world.mounted(request.mounted);
+    if ("unmounted" in request)
+      return world.unmounted(request.unmounted, request.uses ? use : () => []);
     c.closeAll();
     c.become({ uid: 0, gid: 0 });
     c.umask(0o022);
-    world = new World(request.start);
+    world = new World(request.start, request.mounts);
     rows = TABLES[request.rows];
     if (!request.isRoot) c.become({ ...alice, groups: [STAFF] });
     return null;

@@ -8,14 +8,24 @@
 
 import * as abi from "../../src/abi-linux.ts";
 import { ENOENT } from "../../src/errno.ts";
+import { geteuid } from "../../src/syscall.ts";
 import * as c from "./calls.ts";
 import { acl, ACL_ACCESS, ACL_DEFAULT, alice, bob, pattern, STAFF } from "./posix-place.ts";
+import { isDirectory, type World } from "./differential-world.ts";
 import type { Random } from "./random.ts";
 
 export type Operation = readonly [process: number, name: string, ...args: unknown[]];
 
+/** Where operations are done. */
+export interface Places {
+  /** Directories that are file systems of their own, which come and go; none unless given. */
+  readonly mounts?: readonly string[];
+  /** Whether there is a file system above them, in which operations are done in the directory r. */
+  readonly hasRoot?: boolean;
+}
+
 /** What a sequence may contain, where the truth depends on more than the sequence. */
-export interface Profile {
+export interface Profile extends Places {
   /**
    * SEEK_DATA and SEEK_HOLE, and no fallocate that allocates: what ext4 says of allocated but
    * unwritten blocks depends on what happens to be in its cache.
@@ -24,6 +34,12 @@ export interface Profile {
   /** The kernel collects writes: the source knows them only after fsync. */
   readonly writeback: boolean;
 }
+
+/** The operations by which a file system comes and goes; whoever has them done knows how. */
+export const MOUNT = "mount";
+export const UNMOUNT = "unmount";
+/** The directory for operations in the file system above the others. */
+export const ROOT_PLACE = "r";
 
 // Where operations look for files and for directories; now and then each finds the other there.
 export const FILES = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
@@ -43,85 +59,38 @@ const COMMANDS = [c.F_SETLK, abi.F_OFD_SETLK];
 const LOCKS = [abi.F_RDLCK, abi.F_WRLCK, abi.F_UNLCK];
 const TARGETS = ["a", "d", "d/a", "../a", "e/a", "nowhere", "x".repeat(300), "loop"];
 
-/** Where and by whom operations are done, and what they touch. */
-export class World {
-  readonly root: string;
-  readonly #slots = new Map<number, number>();
-  readonly #touched: { name: string; look: () => c.Stat | number; before: c.Stat | number }[] = [];
-
-  constructor(root: string) {
-    this.root = root;
-  }
-
-  /** The file at a path. It and its directory are looked at before the operation and after it. */
-  at(path: string): string {
-    const full = `${this.root}/${path}`;
-    this.#touch(path, () => c.lstat(full));
-    const parent = full.slice(0, full.lastIndexOf("/"));
-    this.#touch(`${path}/..`, () => c.lstat(parent));
-    return full;
-  }
-
-  /** The descriptor in a slot, or -1. */
-  fd(slot: number): number {
-    const fd = this.#slots.get(slot) ?? -1;
-    this.#touch(`slot ${slot}`, () => c.fstat(fd));
-    return fd;
-  }
-
-  /** Puts what was opened into a slot, and closes what was there. */
-  fill(slot: number, fd: number): number {
-    if (fd < 0) return fd;
-    this.empty(slot);
-    this.#slots.set(slot, fd);
-    return 0;
-  }
-
-  empty(slot: number): number {
-    const fd = this.#slots.get(slot) ?? -1;
-    this.#slots.delete(slot);
-    return c.close(fd);
-  }
-
-  /** What the operation has done to the files that it touched. */
-  seen(): Record<string, unknown> {
-    return Object.fromEntries(
-      this.#touched.splice(0).map(({ name, look, before }) => [name, describe(look(), before)]),
-    );
-  }
-
-  #touch(name: string, look: () => c.Stat | number): void {
-    this.#touched.push({ name, look, before: look() });
-  }
-}
-
-/** A time as it is, if somebody has set it; the clock's own time differs from run to run. */
-export function exactly([seconds, nanoseconds]: c.Time): string {
-  const isNow = Math.abs(seconds - Date.now() / 1000) < 1e6;
-  return isNow ? "now" : `${seconds}.${nanoseconds}`;
-}
-
-const isDirectory = (found: c.Stat | number): boolean =>
-  typeof found !== "number" && (found.mode & abi.S_IFMT) === abi.S_IFDIR;
-
-function describe(after: c.Stat | number, before: c.Stat | number): unknown {
-  if (typeof after === "number") return after;
-  const { mode, nlink, uid, gid, rdev, size, mtime } = after;
-  const differs = (name: "ctime" | "mtime"): boolean | "another file" =>
-    typeof before === "number" || before.ino !== after.ino
-      ? "another file"
-      : before[name].join() !== after[name].join();
-  const times = { mtime: exactly(mtime), changed: [differs("mtime"), differs("ctime")] };
-  const attributes = { mode: mode.toString(8), nlink, uid, gid, rdev, size };
-  // FIFOs are the kernel's own: FUSE keeps no time of what goes through them.
-  return (mode & abi.S_IFMT) === abi.S_IFIFO ? attributes : { ...attributes, times };
-}
-
 export interface Row {
   readonly weight: number;
   readonly make: (random: Random, profile: Profile) => readonly unknown[];
   readonly run: (world: World, args: readonly unknown[]) => unknown;
 }
+
+const parentOf = (full: string): string => full.slice(0, full.lastIndexOf("/"));
+const exists = (found: c.Stat | number): found is c.Stat => typeof found !== "number";
+/** Links may also lead to other file systems; "../a" is in what they hang on, if it is one. */
+const targets = ({ mounts = [], hasRoot = false }: Profile): string[] => {
+  const own = mounts.length > 0 && !hasRoot ? TARGETS.filter((to) => to !== "../a") : TARGETS;
+  return [...own, ...mounts.flatMap((name) => [`../${name}/a`, `../${name}/d`])];
+};
+/** What is checked before it is seen that two file systems are concerned differs: not for root. */
+const isRoot = (): boolean => geteuid() === 0;
+
+/**
+ * The result of what may concern two file systems. On a mount the kernel looks for everything else
+ * that is wrong before it asks the daemon, and elsewhere after: which of several errors is told is
+ * only compared where EXDEV is the only one.
+ */
+const acrossMounts = (
+  from: string | undefined,
+  to: string | undefined,
+  isOnlyError: () => boolean,
+  act: () => number,
+): number | string => {
+  const isAcross = from !== undefined && to !== undefined && from !== to;
+  const compares = !isAcross || isOnlyError();
+  const result = act();
+  return compares || result >= 0 ? result : "refused";
+};
 
 export function row<const Args extends readonly unknown[]>(
   weight: number,
@@ -131,20 +100,47 @@ export function row<const Args extends readonly unknown[]>(
   return { weight, make, run: (world, args) => run(world, ...(args as unknown as Args)) };
 }
 
-export const filePath = (random: Random): string =>
-  random.pick(random.chance(88) ? FILES : DIRECTORIES);
-export const directoryPath = (random: Random): string =>
-  random.pick(random.chance(88) ? DIRECTORIES : FILES);
-export const path = (random: Random): string => random.pick([...FILES, ...DIRECTORIES]);
+/** The directories that operations are done in, with a slash. */
+function placesOf({ mounts = [], hasRoot = false }: Places): string[] {
+  const below = mounts.map((name) => `${name}/`);
+  return mounts.length === 0 ? [""] : hasRoot ? [...below, `${ROOT_PLACE}/`] : below;
+}
+function place(random: Random, places: Places): string {
+  const all = placesOf(places);
+  return all.length === 1 ? all[0]! : random.pick(all);
+}
+
+const file = (random: Random): string => random.pick(random.chance(88) ? FILES : DIRECTORIES);
+const directory = (random: Random): string => random.pick(random.chance(88) ? DIRECTORIES : FILES);
+const either = (random: Random): string => random.pick([...FILES, ...DIRECTORIES]);
+export const filePath = (random: Random, places: Places = {}): string =>
+  place(random, places) + file(random);
+export const directoryPath = (random: Random, places: Places = {}): string =>
+  place(random, places) + directory(random);
+export const path = (random: Random, places: Places = {}): string =>
+  place(random, places) + either(random);
 export const slot = (random: Random): number => random.below(SLOTS);
 /** Two files, or two directories, or anything. */
-export const twoPaths = (random: Random): [string, string] => {
-  const choose = random.pick([filePath, filePath, directoryPath, path]);
-  return [choose(random), choose(random)];
+export const twoPaths = (random: Random, places: Places = {}): [string, string] => {
+  const choose = random.pick([file, file, directory, either]);
+  const from = place(random, places);
+  const isAcross = places.mounts !== undefined && random.chance(30);
+  const to = isAcross ? place(random, places) : from;
+  return [from + choose(random), to + choose(random)];
 };
-const onPath = (random: Random): [string] => [path(random)];
-const onFile = (random: Random): [string] => [filePath(random)];
-const onDirectory = (random: Random): [string] => [directoryPath(random)];
+/** The same, in different places. */
+function twoPlaces(random: Random, profile: Profile): [string, string] {
+  const places = placesOf(profile);
+  const from = random.pick(places);
+  const to = random.pick(places.filter((other) => other !== from));
+  const choose = random.pick([file, file, file, directory]);
+  return [from + choose(random), to + choose(random)];
+}
+const onPath = (random: Random, profile: Profile): [string] => [path(random, profile)];
+const onFile = (random: Random, profile: Profile): [string] => [filePath(random, profile)];
+const onDirectory = (random: Random, profile: Profile): [string] => [
+  directoryPath(random, profile),
+];
 const onSlot = (random: Random): [number] => [slot(random)];
 export const offset = (random: Random): number =>
   random.chance(50) ? random.below(40_000) : random.below(30) * 4096;
@@ -221,13 +217,64 @@ const lock = (random: Random): c.LockRange => ({
 
 const { FALLOC_FL_KEEP_SIZE: KEEP, FALLOC_FL_PUNCH_HOLE: PUNCH, FALLOC_FL_ZERO_RANGE: ZERO } = abi;
 
+function rename(w: World, from: string, to: string, flags: number): number | string {
+  // On ext4 it changes the directories' times even if it fails, as over a directory with files.
+  const isWhiteout = (flags & abi.RENAME_WHITEOUT) !== 0;
+  if (isWhiteout && isDirectory(c.lstat(w.at(from)))) return "left out";
+  const [a, b] = [w.at(from), w.at(to)];
+  const isOnlyError = (): boolean => {
+    const [source, target] = [c.lstat(a), c.lstat(b)];
+    const fits = !exists(target) || isDirectory(source) === isDirectory(target);
+    return isRoot() && flags === 0 && exists(source) && fits;
+  };
+  const [here, there] = [w.mountAt(parentOf(a)), w.mountAt(parentOf(b))];
+  return acrossMounts(here, there, isOnlyError, () => c.rename(a, b, flags));
+}
+
+function link(w: World, from: string, to: string, flags: number): number | string {
+  const [a, b] = [w.at(from), w.at(to)];
+  const follow = (flags & abi.AT_SYMLINK_FOLLOW) !== 0;
+  const isOnlyError = (): boolean => {
+    const source = follow ? c.stat(a) : c.lstat(a);
+    return isRoot() && exists(source) && !isDirectory(source) && !exists(c.lstat(b));
+  };
+  const [here, there] = [w.mountAt(a, follow), w.mountAt(parentOf(b))];
+  return acrossMounts(here, there, isOnlyError, () => c.link(a, b, flags));
+}
+
+/** A file is made where there is nothing: few would exist otherwise. */
+function makeIfMissing(w: World, path: string): void {
+  const full = `${w.root}/${path}`;
+  if (exists(c.lstat(full))) return;
+  const fd = c.open(full, abi.O_CREAT | abi.O_EXCL | abi.O_WRONLY, 0o666);
+  if (fd < 0) return;
+  c.write(fd, pattern(5000, path.length));
+  c.close(fd);
+}
+
+/**
+ * The kernel's FUSE copies by itself what the daemon refuses with EXDEV, as it does between the
+ * bind mounts of one file system.
+ */
+function copyAcross(w: World, from: string, start: number, to: string, size: number): unknown {
+  makeIfMissing(w, from);
+  makeIfMissing(w, to);
+  const input = c.open(w.at(from), abi.O_RDONLY | abi.O_NONBLOCK);
+  const output = c.open(w.at(to), abi.O_RDWR | abi.O_NONBLOCK);
+  const fds = [input, output].filter((fd) => fd >= 0);
+  const result = fds.length < 2 ? [input, output] : c.copyFileRange(input, start, output, 0, size);
+  for (const fd of fds) c.close(fd);
+  return typeof result === "number" ? result : result.map((fd) => Math.min(fd, 0));
+}
+
 /** A row for each operation, by its name. */
 export type Table = Readonly<Record<string, Row>>;
 
+/** What can be done in any file system. */
 export const table: Table = {
   open: row(
     14,
-    (r) => [slot(r), filePath(r), openFlags(r), r.pick(MODES)],
+    (r, p) => [slot(r), filePath(r, p), openFlags(r), r.pick(MODES)],
     (w, s, p, flags, mode) => w.fill(s, c.open(w.at(p), flags, mode)),
   ),
   close: row(4, onSlot, (w, s) => w.empty(s)),
@@ -271,7 +318,7 @@ export const table: Table = {
   ),
   truncate: row(
     3,
-    (r) => [filePath(r), offset(r)],
+    (r, p) => [filePath(r, p), offset(r)],
     (w, p, size) => c.truncate(w.at(p), size),
   ),
   ftruncate: row(
@@ -315,43 +362,44 @@ export const table: Table = {
   ),
   fsync: row(2, onSlot, (w, s) => c.fsync(w.fd(s))),
   fdatasync: row(1, onSlot, (w, s) => c.fdatasync(w.fd(s))),
-  rename: row(
-    8,
-    (r) => [...twoPaths(r), r.pick([0, 0, 0, 1, 2, 4, 5])],
-    (w, from, to, flags) => {
-      // On ext4 it changes the directories' times even if it fails, as over a directory with files.
-      const isWhiteout = (flags & abi.RENAME_WHITEOUT) !== 0;
-      if (isWhiteout && isDirectory(c.lstat(w.at(from)))) return "left out";
-      return c.rename(w.at(from), w.at(to), flags);
-    },
-  ),
+  rename: row(8, (r, p) => [...twoPaths(r, p), r.pick([0, 0, 0, 1, 2, 4, 5])], rename),
   link: row(
     4,
-    (r) => [filePath(r), filePath(r), r.pick([0, abi.AT_SYMLINK_FOLLOW])],
-    (w, from, to, flags) => c.link(w.at(from), w.at(to), flags),
+    (r, p) => [filePath(r, p), filePath(r, p), r.pick([0, abi.AT_SYMLINK_FOLLOW])],
+    link,
   ),
   linkSlot: row(
     2,
-    (r) => [slot(r), path(r)],
-    (w, s, to) => c.link(`/proc/self/fd/${w.fd(s)}`, w.at(to), abi.AT_SYMLINK_FOLLOW),
+    (r, p) => [slot(r), path(r, p)],
+    (w, s, to) => {
+      const [fd, b] = [w.fd(s), w.at(to)];
+      const isOnlyError = (): boolean => {
+        const source = c.fstat(fd);
+        const isThere = exists(source) && !isDirectory(source) && source.nlink > 0;
+        return isRoot() && isThere && !exists(c.lstat(b));
+      };
+      return acrossMounts(w.mountIn(s), w.mountAt(parentOf(b)), isOnlyError, () =>
+        c.link(`/proc/self/fd/${fd}`, b, abi.AT_SYMLINK_FOLLOW),
+      );
+    },
   ),
   unlink: row(4, onFile, (w, p) => c.unlink(w.at(p))),
   rmdir: row(2, onDirectory, (w, p) => c.rmdir(w.at(p))),
   mkdir: row(
     6,
-    (r) => [directoryPath(r), r.pick(MODES)],
+    (r, p) => [directoryPath(r, p), r.pick(MODES)],
     (w, p, mode) => c.mkdir(w.at(p), mode),
   ),
   symlink: row(
     3,
-    (r) => [r.pick(TARGETS), filePath(r)],
+    (r, p) => [r.pick(targets(p)), filePath(r, p)],
     (w, to, p) => c.symlink(to, w.at(p)),
   ),
   readlink: row(2, onPath, (w, p) => c.readlink(w.at(p))),
   mknod: row(
     2,
-    (r) => [
-      filePath(r),
+    (r, p) => [
+      filePath(r, p),
       r.pick([0, abi.S_IFREG, abi.S_IFIFO, abi.S_IFSOCK, abi.S_IFCHR]),
       r.pick(MODES),
     ],
@@ -360,7 +408,7 @@ export const table: Table = {
   ),
   chmod: row(
     4,
-    (r) => [path(r), r.pick(MODES)],
+    (r, p) => [path(r, p), r.pick(MODES)],
     (w, p, mode) => c.chmod(w.at(p), mode),
   ),
   fchmod: row(
@@ -370,7 +418,7 @@ export const table: Table = {
   ),
   chown: row(
     4,
-    (r) => [path(r), r.pick([-1, 0, alice.uid, bob.uid]), r.pick([-1, 0, alice.gid, STAFF])],
+    (r, p) => [path(r, p), r.pick([-1, 0, alice.uid, bob.uid]), r.pick([-1, 0, alice.gid, STAFF])],
     (w, p, uid, gid) => {
       const full = w.at(p);
       return isIdle(c.stat(full), uid, gid) ? "left out" : c.chown(full, uid, gid);
@@ -378,7 +426,7 @@ export const table: Table = {
   ),
   lchown: row(
     1,
-    (r) => [path(r), r.pick([-1, 0, alice.uid]), r.pick([-1, 0, alice.gid])],
+    (r, p) => [path(r, p), r.pick([-1, 0, alice.uid]), r.pick([-1, 0, alice.gid])],
     (w, p, uid, gid) => {
       const full = w.at(p);
       return isIdle(c.lstat(full), uid, gid) ? "left out" : c.lchown(full, uid, gid);
@@ -386,7 +434,7 @@ export const table: Table = {
   ),
   utimens: row(
     4,
-    (r) => [path(r), time(r), time(r), r.pick([0, abi.AT_SYMLINK_NOFOLLOW])],
+    (r, p) => [path(r, p), time(r), time(r), r.pick([0, abi.AT_SYMLINK_NOFOLLOW])],
     (w, p, atime, mtime, flags) => c.utimens(w.at(p), [atime, mtime], flags),
   ),
   futimens: row(
@@ -396,12 +444,12 @@ export const table: Table = {
   ),
   setxattr: row(
     4,
-    (r) => [path(r), r.pick(XATTRS), r.below(300), r.pick([0, 0, 1, 2])],
+    (r, p) => [path(r, p), r.pick(XATTRS), r.below(300), r.pick([0, 0, 1, 2])],
     (w, p, name, size, flags) => c.setxattr(w.at(p), name, pattern(size), flags),
   ),
   lsetxattr: row(
     1,
-    (r) => [path(r), r.pick(XATTRS)],
+    (r, p) => [path(r, p), r.pick(XATTRS)],
     (w, p, name) => c.lsetxattr(w.at(p), name, "value"),
   ),
   fsetxattr: row(
@@ -411,7 +459,7 @@ export const table: Table = {
   ),
   getxattr: row(
     3,
-    (r) => [path(r), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT]), r.pick([65_536, 10])],
+    (r, p) => [path(r, p), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT]), r.pick([65_536, 10])],
     (w, p, name, size) => c.getxattr(w.at(p), name, size),
   ),
   fgetxattr: row(
@@ -423,12 +471,12 @@ export const table: Table = {
   llistxattr: row(1, onPath, (w, p) => c.llistxattr(w.at(p))),
   removexattr: row(
     2,
-    (r) => [path(r), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT])],
+    (r, p) => [path(r, p), r.pick([...XATTRS, ACL_ACCESS, ACL_DEFAULT])],
     (w, p, name) => c.removexattr(w.at(p), name),
   ),
   setAcl: row(
     3,
-    (r) => [path(r), r.pick([ACL_ACCESS, ACL_DEFAULT]), r.below(ACLS.length)],
+    (r, p) => [path(r, p), r.pick([ACL_ACCESS, ACL_DEFAULT]), r.below(ACLS.length)],
     (w, p, name, index) => c.setxattr(w.at(p), name, ACLS[index] ?? ""),
   ),
   list: row(4, onDirectory, (w, p) => {
@@ -445,7 +493,7 @@ export const table: Table = {
   stat: row(3, onPath, (w, p) => typeof c.stat(w.at(p))),
   access: row(
     2,
-    (r) => [path(r), r.below(8)],
+    (r, p) => [path(r, p), r.below(8)],
     (w, p, how) => c.access(w.at(p), how),
   ),
   contents: row(3, onFile, (w, p) => {
@@ -479,18 +527,42 @@ export const table: Table = {
   ),
 };
 
-/** `count` operations of two processes. */
+/** What only makes sense where there are several file systems. */
+const onMounts: Table = {
+  names: row(
+    2,
+    () => [],
+    (w) => c.list(w.root),
+  ),
+  renameAcross: row(8, twoPlaces, (w, from, to) => {
+    makeIfMissing(w, from);
+    return rename(w, from, to, 0);
+  }),
+  linkAcross: row(6, twoPlaces, (w, from, to) => {
+    makeIfMissing(w, from);
+    return link(w, from, to, 0);
+  }),
+  copyAcross: row(
+    6,
+    (r, p) => {
+      const [from, to] = twoPlaces(r, p);
+      return [from, r.below(3) * 1000, to, r.pick(SIZES)];
+    },
+    copyAcross,
+  ),
+};
+
+/** Every operation that a process of the test of one or more file systems may be asked for. */
+export const plainTable: Table = { ...table, ...onMounts };
+
+/** `count` operations of two processes; now and then a file system goes, and comes back. */
 export function makeOperations(random: Random, count: number, profile: Profile): Operation[] {
-  const operations: Operation[] = DIRECTORIES.map((name) => [
-    random.below(2),
-    "mkdir",
-    name,
-    0o777,
-  ]);
-  return [
-    ...operations,
-    ...chooseOperations(random, Math.max(0, count - operations.length), profile, table),
-  ];
+  const operations: Operation[] = placesOf(profile).flatMap((at) =>
+    DIRECTORIES.map((name): Operation => [random.below(2), "mkdir", at + name, 0o777]),
+  );
+  const rows = profile.mounts === undefined ? table : plainTable;
+  const more = Math.max(0, count - operations.length);
+  return [...operations, ...chooseOperations(random, more, profile, rows)];
 }
 
 /** At least `count` operations out of `rows`, each as often as its weight says. */
@@ -500,11 +572,19 @@ export function chooseOperations(
   profile: Profile,
   rows: Table,
 ): Operation[] {
+  const { mounts = [] } = profile;
   const bag = Object.entries(rows).flatMap(([name, { weight }]) =>
     Array<string>(weight).fill(name),
   );
   const operations: Operation[] = [];
+  const gone = new Set<string>();
   while (operations.length < count) {
+    // What is gone comes back soon.
+    if (mounts.length > 0 && random.chance(gone.size > 0 ? 8 : 3)) {
+      const [name = random.pick(mounts)] = random.chance(20) ? [] : gone;
+      operations.push([0, gone.has(name) ? MOUNT : UNMOUNT, name]);
+      if (!gone.delete(name)) gone.add(name);
+    }
     const process = random.below(2);
     const name = random.pick(bag);
     const args = rows[name]?.make(random, profile) ?? [];
@@ -517,11 +597,7 @@ export function chooseOperations(
 }
 
 /** Does an operation in this process: its result, and what became of the files it touched. */
-export function performOperation(
-  world: World,
-  [, name, ...args]: Operation,
-  rows: Table = table,
-): unknown {
+export function performOperation(world: World, [, name, ...args]: Operation, rows: Table): unknown {
   const operation = rows[name];
   if (operation === undefined) throw new Error(`there is no operation "${name}"`);
   const result = operation.run(world, args);

@@ -7,7 +7,7 @@ import { DifferentialActor, type Rows } from "./differential-actor.ts";
 const SHRINK_TIME_MS = 40_000;
 const PRINTED_STEPS = 100;
 /** Root, and an ordinary user. */
-export const USERS = [0, 1];
+const USERS = [0, 1];
 
 /** The first difference between the two sides. */
 export interface Difference {
@@ -59,11 +59,22 @@ export class Actors {
     return await Promise.all([ask(this.of(0, user), 0), ask(this.of(1, user), 1)]);
   }
 
-  /** Lets everybody forget everything, and work in these directories from now on. */
-  async start(directories: readonly [string, string]): Promise<void> {
+  /** Those of one side. */
+  all(side: 0 | 1): readonly DifferentialActor[] {
+    return USERS.map((user) => this.of(side, user));
+  }
+
+  /**
+   * Lets everybody forget everything, and work in these directories from now on; `mounts` are in
+   * them.
+   */
+  async start(
+    directories: readonly [string, string],
+    mounts: readonly string[] = [],
+  ): Promise<void> {
     for (const user of USERS)
       await this.both(user, (actor, side) =>
-        actor.start(directories[side], user === 0, this.#rows),
+        actor.start(directories[side], user === 0, this.#rows, mounts),
       );
   }
 

@@ -1,12 +1,24 @@
 // The differential test: the same random operations, by root and by an ordinary user in lock-step,
-// on a plain directory and on a mount. Both must give the same results and the same files;
-// checkpoints compare the whole trees, also with the source behind the mount.
+// on a plain directory and on a mount, or on several file systems under one of either. Both must
+// give the same results and the same files; checkpoints compare the whole trees, also with the
+// source behind the mount.
 //
 // A sequence that fails is made as short as possible by leaving operations out.
 
-import { chmod, mkdir } from "node:fs/promises";
-import { Mount } from "../support-mount.ts";
-import { makeOperations, type Operation, type Profile } from "./differential-operations.ts";
+import {
+  PlainGround,
+  VfsGround,
+  type Ground,
+  type Mounts,
+  type Outcomes,
+} from "./differential-grounds.ts";
+import {
+  makeOperations,
+  MOUNT,
+  UNMOUNT,
+  type Operation,
+  type Profile,
+} from "./differential-operations.ts";
 import {
   Actors,
   DifferentialFailure,
@@ -18,54 +30,73 @@ import {
 import { Random } from "./random.ts";
 
 export interface DifferentialSetup {
-  /** Options of the daemon. */
-  readonly options: readonly string[];
   readonly seed: number;
   /** How many operations a round has. */
   readonly operations: number;
 }
 
+/** What the test is run on. */
+export interface Configuration {
+  /** Options of the daemon. */
+  readonly options: readonly string[];
+  /** Several file systems under one mount. */
+  readonly mounts?: Mounts;
+}
+
 /** The options that the test is run with, unless told otherwise. */
-export const CONFIGURATIONS: readonly (readonly string[])[] = [
-  [],
-  ["--cache", "never", "--workers", "1"],
-  ["--cache", "metadata"],
-  ["--cache", "always", "--workers", "4"],
-  ["--no-kernel-passthrough"],
-  ["--inode-file-handles", "never"],
-  ["--cache", "always", "--writeback"],
+export const CONFIGURATIONS: readonly Configuration[] = [
+  { options: [] },
+  { options: ["--cache", "never", "--workers", "1"] },
+  { options: ["--cache", "metadata"] },
+  { options: ["--cache", "always", "--workers", "4"] },
+  { options: ["--no-kernel-passthrough"] },
+  { options: ["--inode-file-handles", "never"] },
+  { options: ["--cache", "always", "--writeback"] },
+];
+
+/** The same for several file systems. */
+export const VFS_CONFIGURATIONS: readonly Configuration[] = [
+  { options: [], mounts: { "/one": {}, "/two": {} } },
+  {
+    options: ["--workers", "4"],
+    mounts: { "/": {}, "/one": { cache: "always" }, "/two": { cache: "never" } },
+  },
+  {
+    options: ["--workers", "1"],
+    mounts: { "/one": { cache: "metadata" }, "/two": { "inode-file-handles": "never" } },
+  },
 ];
 
 const CHECKPOINT_INTERVAL = 100;
 
 /** The actors and directories of both sides. */
 export class DifferentialTest implements AsyncDisposable {
-  readonly #bare: string;
-  readonly #options: readonly string[];
-  #mount: Mount;
+  readonly #ground: Ground;
+  readonly #configuration: Configuration;
   readonly #actors = new Actors("plain", "bare", "mounted");
-  #trial = 0;
 
-  private constructor(bare: string, mount: Mount, options: readonly string[]) {
-    this.#bare = bare;
-    this.#mount = mount;
-    this.#options = options;
+  private constructor(ground: Ground, configuration: Configuration) {
+    this.#ground = ground;
+    this.#configuration = configuration;
   }
 
-  static async start(options: readonly string[]): Promise<DifferentialTest> {
-    const mount = await Mount.start({ options });
-    const bare = `${mount.base}/bare`;
-    await mkdir(bare);
-    return new DifferentialTest(bare, mount, options);
+  static async start(configuration: Configuration): Promise<DifferentialTest> {
+    const { options, mounts } = configuration;
+    const ground =
+      mounts === undefined ? await PlainGround.start(options) : new VfsGround(options, mounts);
+    return new DifferentialTest(ground, configuration);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#actors.kill();
-    await this.#mount[Symbol.asyncDispose]();
+    await this.#ground[Symbol.asyncDispose]();
   }
 
-  get #profile(): { writeback: boolean } {
-    return { writeback: this.#options.includes("--writeback") };
+  get #profile(): Omit<Profile, "holes"> {
+    return {
+      writeback: this.#configuration.options.includes("--writeback"),
+      ...this.#ground.profile,
+    };
   }
 
   /**
@@ -82,8 +113,8 @@ export class DifferentialTest implements AsyncDisposable {
     );
     const shown = (await this.run(short)) ?? difference;
     throw new DifferentialFailure(
-      `seed ${setup.seed} with ${setup.operations} operations and options ` +
-        `${JSON.stringify(setup.options)} differs after ${difference.after} operations.\n` +
+      `seed ${setup.seed} with ${setup.operations} operations and ` +
+        `${JSON.stringify(this.#configuration)} differs after ${difference.after} operations.\n` +
         `As short as it gets:\n${await print(short)}\n\n${this.explain(shown)}`,
     );
   }
@@ -91,23 +122,16 @@ export class DifferentialTest implements AsyncDisposable {
   /** What differs, for a reader. */
   explain(difference: Difference): string {
     const differs = explain(difference, "bare", "mounted");
-    return `${differs}\nThe daemon wrote:\n${this.#mount.output}`;
+    return `${differs}\nThe daemon wrote:\n${this.#ground.output}`;
   }
 
   /** Does the operations in new directories on both sides. */
   async run(operations: readonly Operation[]): Promise<Difference | undefined> {
-    await this.#prepare();
-    // One directory more, for the links that lead upwards.
-    const name = `trial-${this.#trial++}/root`;
-    const [bare, source] = [`${this.#bare}/${name}`, `${this.#mount.source}/${name}`];
-    const mounted = `${this.#mount.mountpoint}/${name}`;
-    for (const directory of [bare, source]) {
-      await mkdir(directory, { recursive: true });
-      await chmod(directory, 0o777);
-    }
-    await this.#actors.start([bare, mounted]);
+    const directories = await this.#ground.begin();
+    this.#actors.prepare();
+    await this.#actors.start(directories, this.#profile.mounts);
     try {
-      return await this.#steps(operations, { bare, mounted, source });
+      return await this.#steps(operations);
     } catch (error) {
       // A process that hangs, or dies with its mount.
       const what = error instanceof Error ? error.message : String(error);
@@ -115,62 +139,49 @@ export class DifferentialTest implements AsyncDisposable {
     }
   }
 
-  async #steps(
-    operations: readonly Operation[],
-    places: { bare: string; mounted: string; source: string },
-  ): Promise<Difference | undefined> {
+  async #steps(operations: readonly Operation[]): Promise<Difference | undefined> {
     const { writeback } = this.#profile;
     for (const [index, operation] of operations.entries()) {
-      const [user, name] = operation;
-      const outcomes = await this.#actors.both(user, (actor) => actor.perform(operation));
+      const [, name] = operation;
+      const outcomes = await this.#perform(operation);
       const [expected, actual] = writeback ? outcomes.map(withoutTimes) : outcomes;
       const after = index + 1;
       if (!Bun.deepEquals(expected, actual))
         return { after, what: `operation ${after}, ${name}`, expected, actual };
-      if (after % CHECKPOINT_INTERVAL === 0 || after === operations.length) {
-        const difference = await this.#compareTrees(places, after);
+      const isTurn = after % CHECKPOINT_INTERVAL === 0 || name === MOUNT || name === UNMOUNT;
+      if (isTurn || after === operations.length) {
+        const difference = await this.#compareTrees(after);
         if (difference !== undefined) return difference;
       }
     }
     return undefined;
   }
 
-  async #compareTrees(
-    { bare, mounted, source }: { bare: string; mounted: string; source: string },
-    after: number,
-  ): Promise<Difference | undefined> {
-    const places = [bare, mounted] as const;
-    const trees: Record<string, unknown>[] = await this.#actors.both(0, (actor, side) =>
-      actor.snapshot(places[side]),
-    );
-    trees.push(await this.#actors.of(0, 0).snapshot(source));
-    const [expected = {}, shown = {}, behind = {}] = this.#profile.writeback
-      ? trees.map(withoutTimes)
-      : trees;
-    for (const [tree, what] of [
-      [shown, "the mount's tree"],
-      [behind, "the source's tree"],
-    ] as const)
-      for (const name of Object.keys({ ...expected, ...tree }))
-        if (!Bun.deepEquals(expected[name], tree[name]))
+  /** Does an operation on both sides; what came of it there. */
+  async #perform(operation: Operation): Promise<Outcomes> {
+    const [user, name, what] = operation;
+    if (name === MOUNT || name === UNMOUNT)
+      return await this.#ground.change(name, String(what), this.#actors);
+    return await this.#actors.both(user, (actor) => actor.perform(operation));
+  }
+
+  async #compareTrees(after: number): Promise<Difference | undefined> {
+    for (const { what, bare, other, side } of this.#ground.trees()) {
+      const trees = await Promise.all([
+        this.#actors.of(0, 0).snapshot(bare),
+        this.#actors.of(side, 0).snapshot(other),
+      ]);
+      const [expected = {}, found = {}] = this.#profile.writeback ? trees.map(withoutTimes) : trees;
+      for (const name of Object.keys({ ...expected, ...found }))
+        if (!Bun.deepEquals(expected[name], found[name]))
           return {
             after,
             what: `"${name}" in ${what}`,
             expected: expected[name],
-            actual: tree[name],
+            actual: found[name],
           };
-    return undefined;
-  }
-
-  /** Replaces what did not survive the run before. */
-  async #prepare(): Promise<void> {
-    try {
-      this.#mount.check();
-    } catch {
-      await this.#mount.kill();
-      await this.#mount.run();
     }
-    this.#actors.prepare();
+    return undefined;
   }
 }
 

@@ -19,12 +19,12 @@ import {
   slot,
   table,
   twoPaths,
-  World,
   XATTRS,
   type Operation,
   type Row,
   type Table,
 } from "./differential-operations.ts";
+import type { World } from "./differential-world.ts";
 import { ACL_ACCESS, ACL_DEFAULT, alice, bob, pattern, STAFF } from "./posix-place.ts";
 import type { Random } from "./random.ts";
 

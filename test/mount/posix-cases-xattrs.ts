@@ -313,6 +313,14 @@ export const xattrCases: Cases = {
     return [mode(fd), c.fgetxattr(fd, ACL_ACCESS)];
   },
 
+  "a default ACL leaves set-group-ID, also to an owner who is not in the group": ({ at }) => {
+    const path = directory(at("d"), 0o755);
+    c.chown(path, alice.uid, STAFF);
+    c.chmod(path, 0o2755);
+    const set = c.as(alice, () => c.setxattr(path, ACL_DEFAULT, shared(4)));
+    return [set, mode(path)];
+  },
+
   "setting an ACL takes set-group-ID when the owner is not in the group": ({ at }) => {
     const path = file(at("f"));
     c.chown(path, alice.uid, STAFF);
