@@ -125,8 +125,7 @@ OVERLAY OPTIONS
   static_nlink      Directories have one link. The default is to count.
   fast_ino=0|1      Listings show inode numbers without looking at files. The default is 0.
   aufs_whiteouts=on|off
-                    .wh.NAME in a lower layer hides NAME. The default is off, but on if called as
-                    fuse-overlayfs.
+                    .wh.NAME in a layer hides NAME in those below. The default is on.
   threaded=0|1, kernel_cache, splice_read, splice_write, splice_move, max_write=BYTES, private,
   slave, shared, rprivate, rslave, rshared
                     Ignored.

@@ -17,7 +17,7 @@ import { overlayMount } from "./vfs-config.ts";
 const FSNAME = "overlay";
 
 /** Reads the rest of the command line, once the options of the overlay itself are taken out. */
-export function overlayOptions(overlay: OverlayOptions, aufsWhiteouts = false): ReadCommand {
+export function overlayOptions(overlay: OverlayOptions): ReadCommand {
   return (positionals, given, settings, circumstances) => {
     // A name that is shown as the source may come first, as with mount(8).
     const names = positionals.length > 1 ? ["NAME", "MNT"] : ["MNT"];
@@ -25,7 +25,7 @@ export function overlayOptions(overlay: OverlayOptions, aufsWhiteouts = false): 
     const mountpoint = positionals.at(-1)!;
     const name = positionals.length > 1 ? positionals[0] : undefined;
     const kernelPassthrough = given.switch("kernel-passthrough");
-    const mount = overlayMount("/", overlay, absolute, { kernelPassthrough, aufsWhiteouts });
+    const mount = overlayMount("/", overlay, absolute, { kernelPassthrough });
     const fsname = name ?? circumstances.fsname ?? FSNAME;
     return {
       vfs: { mounts: [mount], ids: undefined },
@@ -60,7 +60,7 @@ export function readOverlayLink(
   given.add(readMountOptions(rest, settings, LINK_OPTIONS));
   if (settings.remount === true) throw new UsageError("-o remount is for mount(8)");
   const foreground = given.has("foreground") || given.switch("debug") === true;
-  return overlayOptions(overlay, true)(positionals, given, settings, {
+  return overlayOptions(overlay)(positionals, given, settings, {
     fsname: name,
     subtype: name,
     privileges: false,

@@ -97,7 +97,9 @@ export const OVERLAY_CLAIM_STEP_MS = 5;
 
 /** Files of an overlay that are known at the same time. Each takes 80 bytes once it is used. */
 export const OVERLAY_NODES_MAX = 1 << 22;
-/** Those of them that the kernel has forgotten, kept so that file handles of the mount stay valid. */
+/**
+ * Those of them that the kernel has forgotten, kept so that file handles of the mount stay valid.
+ */
 export const OVERLAY_RETAINED_MAX = 1 << 16;
 /** Their known names, and pieces of long ones. Each takes 64 bytes once it is used. */
 export const OVERLAY_NAMES_MAX = 1 << 22;

@@ -2,8 +2,8 @@
 // and how a node becomes an entry or an attribute of a reply.
 //
 // The operations are in overlay-lookup.ts, overlay-copy-up.ts, overlay-make.ts, overlay-remove.ts,
-// overlay-rename.ts, overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a class
-// that extends the one before; overlay.ts is the whole.
+// overlay-rename.ts, overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a
+// class that extends the one before; overlay.ts is the whole.
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
@@ -84,8 +84,8 @@ export abstract class OverlayBase extends FileSystem {
   }
 
   /**
-   * The inode number of the file behind a slot, whose struct stat is in `stat`, unique over the mount,
-   * into `found`.
+   * The inode number of the file behind a slot, whose struct stat is in `stat`, unique over the
+   * mount, into `found`.
    */
   protected foundIno(slot: number, from: Memory): void {
     this.found.inoLow = from.i32[stat.st_ino >> 2]!;

@@ -1,9 +1,9 @@
 // Copying files up: what is changed must be in the upper layer.
 //
-// A copy is made ready in the work directory, with everything that belongs to it, and only then gets
-// its name, in one step: at any time there is the lower file or the whole copy. A node's lock is held
-// while it is copied, so that this is done once; the directories above come first, one by one, so
-// that no lock is held over another.
+// A copy is made ready in the work directory, with everything that belongs to it, and only then
+// gets its name, in one step: at any time there is the lower file or the whole copy. A node's lock
+// is held while it is copied, so that this is done once; the directories above come first, one by
+// one, so that no lock is held over another.
 
 import {
   AT_EMPTY_PATH,
@@ -88,8 +88,8 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   #hasTmpfile = true;
 
   /**
-   * Makes sure that an acquired node is in the upper layer. Returns the upper slot, or -errno: EROFS if
-   * there is no such layer.
+   * Makes sure that an acquired node is in the upper layer. Returns the upper slot, or -errno:
+   * EROFS if there is no such layer.
    */
   protected copyUp(node: number, extent: Extent = ATTRIBUTES): number {
     const { nodes } = this;
@@ -193,7 +193,10 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     return isKnown && this.stat.view.getUint32(stat.st_nlink, true) > 1;
   }
 
-  /** Gives the finished copy its name in the index, by which the lower file's other names lead to it. */
+  /**
+   * Gives the finished copy its name in the index, by which the lower file's other names lead to
+   * it.
+   */
   #publishIndexed(made: number, hasName: boolean, from: number, layer: number): number {
     const { files, share } = this;
     const length = this.origins.encode(from, layer);
@@ -223,8 +226,8 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   }
 
   /**
-   * Under the node's lock: an inode of the index, known by a name that only a lower directory has, gets
-   * that name in the upper directory `dirfd`. Returns 0 or -errno.
+   * Under the node's lock: an inode of the index, known by a name that only a lower directory has,
+   * gets that name in the upper directory `dirfd`. Returns 0 or -errno.
    */
   protected linkUp(node: number, parent: number, dirfd: number, name: EntryName): number {
     if (!(this.nodes.flags(node) & NODE_INDEXED)) return 0;
@@ -240,7 +243,10 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     return result;
   }
 
-  /** Under the node's lock: an inode of the index has lost a name; with the last it leaves the index. */
+  /**
+   * Under the node's lock: an inode of the index has lost a name; with the last it leaves the
+   * index.
+   */
   protected unlinked(node: number): void {
     const { nodes, files } = this;
     if (!(nodes.flags(node) & NODE_INDEXED)) return;

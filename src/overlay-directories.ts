@@ -1,6 +1,6 @@
 // Operations on directories as lists of entries. The list is put together when reading begins, and
-// lies in a memfd that is the handle's descriptor: so every worker goes on where another stopped, and an
-// open directory stays as it was, whatever happens in it. A cookie is an offset in the list.
+// lies in a memfd that is the handle's descriptor: so every worker goes on where another stopped,
+// and an open directory stays as it was, whatever happens in it. A cookie is an offset in the list.
 
 import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE } from "./abi-fuse.ts";
 import {

@@ -1,10 +1,10 @@
 // Operations on the contents of files. A handle is one of the layers' files (overlay-layers.ts): it
-// says itself which inode it was opened on. When the file is copied up, handles that were opened on the
-// lower one are moved to the copy at their next use.
+// says itself which inode it was opened on. When the file is copied up, handles that were opened on
+// the lower one are moved to the copy at their next use.
 //
 // FUSE passthrough: the kernel goes on with the host file that a handle was opened with, so a lower
-// file is not opened so, unless nothing can be copied up. An upper file is, if no handle of its lower
-// one is open, because all handles of an inode have to be of one kind.
+// file is not opened so, unless nothing can be copied up. An upper file is, if no handle of its
+// lower one is open, because all handles of an inode have to be of one kind.
 
 import {
   FS_IOC_FSSETXATTR,

@@ -1,6 +1,6 @@
-// The files of an overlay's layers: a passthrough file system in whose inode table the files of all layers
-// are. Its inodes are the "slots" of the overlay's nodes; its operations do the work on one file once
-// it is known which one.
+// The files of an overlay's layers: a passthrough file system in whose inode table the files of all
+// layers are. Its inodes are the "slots" of the overlay's nodes; its operations do the work on one
+// file once it is known which one.
 
 import { O_CLOEXEC, O_TRUNC, stat } from "./abi-linux.ts";
 import type { Connection, Context } from "./filesystem.ts";

@@ -1,8 +1,9 @@
 // What is in a directory, over all of its layers: a list of entries in the form of getdents64(2),
 // in memory of this thread.
 //
-// Each layer adds the names that none above it has; whiteouts take names out that layers below have. The
-// order is that of the layers and, within each, the host's, so it is the same as long as nothing changes.
+// Each layer adds the names that none above it has; whiteouts take names out that layers below
+// have. The order is that of the layers and, within each, the host's, so it is the same as long as
+// nothing changes.
 
 import {
   AT_SYMLINK_NOFOLLOW,
@@ -66,7 +67,9 @@ class EntryList {
     this.whiteouts = 0;
   }
 
-  /** Adds an entry whose name lies at `at` of `from`; its inode number has to be set. Returns where. */
+  /**
+   * Adds an entry whose name lies at `at` of `from`; its inode number has to be set. Returns where.
+   */
   add(from: Memory, at: number, nameLength: number, type: number): number {
     const size = roundUp(NAME + nameLength + 1, 8);
     if (this.length + size > this.memory.size) this.#grow();
@@ -152,8 +155,8 @@ export abstract class OverlayList extends OverlayCopyUp {
   protected readonly list = entryList;
 
   /**
-   * Puts what is in the acquired directory into `list`. An inode number of 0 says that it takes a lookup
-   * to know it. Returns the length in bytes or -errno.
+   * Puts what is in the acquired directory into `list`. An inode number of 0 says that it takes a
+   * lookup to know it. Returns the length in bytes or -errno.
    */
   protected listDirectory(node: number): number {
     const { nodes, list } = this;

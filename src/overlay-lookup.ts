@@ -115,8 +115,8 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /**
-   * The node of a name in an acquired directory, with 1 added to its lookup count. Returns it, or -errno
-   * (ENOENT).
+   * The node of a name in an acquired directory, with 1 added to its lookup count. Returns it, or
+   * -errno (ENOENT).
    */
   protected find(parent: number, name: EntryName): number {
     const { nodes, found } = this;
@@ -261,8 +261,8 @@ export abstract class OverlayLookup extends OverlayBase {
 
   /**
    * What a layer has under a name. Fills `#slot`, `#marks`, `#mode` and `stat` if it is a file or a
-   * directory. `node` is the node that `directory` is a part of, 0 for none; `isLast`: nothing below that
-   * it could hide. Returns NOTHING, FILE, DIRECTORY, WHITEOUT or -errno.
+   * directory. `node` is the node that `directory` is a part of, 0 for none; `isLast`: nothing
+   * below that it could hide. Returns NOTHING, FILE, DIRECTORY, WHITEOUT or -errno.
    */
   #probe(
     node: number,
@@ -412,8 +412,8 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /**
-   * How many names an inode of the index has in the overlay is stored with it, as a difference to the links
-   * of the upper inode (U) or of the lower one (L).
+   * How many names an inode of the index has in the overlay is stored with it, as a difference to
+   * the links of the upper inode (U) or of the lower one (L).
    */
   #countLinks(slot: number, upperLinks: number, lowerLinks: number): void {
     const { inodes } = this.files;
@@ -443,8 +443,8 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /**
-   * Goes on below layer number `above` (-1: the upper one) where a redirect says: a name in the same
-   * directory, or a path from the roots of the layers.
+   * Goes on below layer number `above` (-1: the upper one) where a redirect says: a name in the
+   * same directory, or a path from the roots of the layers.
    */
   #follow(from: string, parent: number, above: number): number {
     const { nodes, found, share } = this;
@@ -537,8 +537,8 @@ export abstract class OverlayLookup extends OverlayBase {
   // --- What is below a name ---
 
   /**
-   * Whether a lower layer has something under a name in an acquired directory, so that removing the upper
-   * file has to leave a whiteout. Returns 1, 0 or -errno.
+   * Whether a lower layer has something under a name in an acquired directory, so that removing the
+   * upper file has to leave a whiteout. Returns 1, 0 or -errno.
    */
   protected hasLower(parent: number, name: EntryName): number {
     const { nodes, files } = this;

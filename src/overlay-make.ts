@@ -1,8 +1,8 @@
 // Making files: they are made in the upper layer.
 //
 // Where a whiteout is in the way, the new file is made in a stage: a directory in the work
-// directory that has what a new file takes from its directory (group, default ACL). From there it takes
-// the whiteout's place in one step, so that at no time the lower file is seen.
+// directory that has what a new file takes from its directory (group, default ACL). From there it
+// takes the whiteout's place in one step, so that at no time the lower file is seen.
 
 import {
   AT_EMPTY_PATH,
@@ -282,8 +282,8 @@ export abstract class OverlayMake extends OverlayList {
   }
 
   /**
-   * What was made in a stage, if `result` says so, takes the place of the whiteout. The stage goes in any
-   * case.
+   * What was made in a stage, if `result` says so, takes the place of the whiteout. The stage goes
+   * in any case.
    */
   #leaveStage(stage: number, directory: number, made: number, isDirectory: boolean): number {
     if (stage < 0) return stage;

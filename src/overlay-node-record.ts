@@ -1,5 +1,5 @@
-// What is kept of an overlay's files in shared memory (see overlay-nodes.ts): the records, and where
-// their parts are as indices of words.
+// What is kept of an overlay's files in shared memory (see overlay-nodes.ts): the records, and
+// where their parts are as indices of words.
 
 import { array, f64, i32, struct, u32, u8 } from "./struct.ts";
 

@@ -5,8 +5,8 @@
 // records of passthrough-inodes.ts ("slots"); a node owns one lookup of each. What lies below never
 // changes during a node's life; the upper inode comes once, when the file is copied up.
 //
-// A node also has its known names, each in a directory that is a node: by them a lookup finds the node
-// again, a copy goes where it belongs, and a directory knows its way up.
+// A node also has its known names, each in a directory that is a node: by them a lookup finds the
+// node again, a copy goes where it belongs, and a directory knows its way up.
 //
 // Invariants, under `#lock`: a node with lookups, names of others in it, or a place in the ring of
 // forgotten nodes is alive; each name is on the chain of its bucket and on its node's list; the
@@ -21,8 +21,6 @@ import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { ENFILE } from "./errno.ts";
 import {
   INODES_MAX,
-  OVERLAY_NAME_BUCKETS,
-  OVERLAY_NAMES_MAX,
   OVERLAY_NODES_MAX,
   OVERLAY_RETAINED_MAX,
   OVERLAY_STACK_MAX,
@@ -31,28 +29,21 @@ import { acquireLock, Lock, releaseLock } from "./lock.ts";
 import type { Memory } from "./memory.ts";
 import type { Found } from "./overlay-found.ts";
 import type { EntryName } from "./overlay-name.ts";
+import { NameTable, type NameAreas } from "./overlay-names.ts";
 import {
   ALIVE,
   CHILDREN,
   FLAGS,
   GENERATION,
-  HASH,
   INO_HIGH,
   INO_LOW,
   LAYER,
-  LENGTH,
   LINKS,
   LOOKUPS,
-  MORE,
   NAMES,
-  name_chunk,
-  name_record,
   NEXT,
-  NODE,
   node_record,
-  PARENT,
   RETAINED,
-  SIBLING,
   SLOT,
   STACK,
   STACK_LAYER,
@@ -77,9 +68,8 @@ const nodes_header = struct("nodes_header", {
 export interface NodeAreas {
   readonly header: number;
   readonly nodes: number;
-  readonly names: number;
+  readonly names: NameAreas;
   readonly stacks: number;
-  readonly buckets: number;
   readonly owners: number;
   readonly retained: number;
 }
@@ -88,11 +78,10 @@ export class NodeTable {
   readonly #memory: Memory;
   readonly #words: Int32Array;
   readonly #nodes: RecordTable;
-  readonly #names: RecordTable;
+  readonly #names: NameTable;
   readonly #stacks: RecordTable;
   readonly #lock: Lock;
   readonly #header: number;
-  readonly #buckets: number;
   readonly #owners: number;
   readonly #retained: number;
   readonly #retains: boolean;
@@ -104,17 +93,16 @@ export class NodeTable {
     return {
       header: layout.area("nodes", nodes_header.sizeof),
       nodes: layout.area("node records", RecordTable.size(node_record, OVERLAY_NODES_MAX)),
-      names: layout.area("name records", RecordTable.size(name_record, OVERLAY_NAMES_MAX)),
+      names: NameTable.areas(layout),
       stacks: layout.area("stack records", RecordTable.size(stack_record, OVERLAY_STACK_MAX)),
-      buckets: layout.area("name buckets", OVERLAY_NAME_BUCKETS * 4),
       owners: layout.area("owners of host inodes", (INODES_MAX + 1) * 4),
       retained: layout.area("retained nodes", (OVERLAY_RETAINED_MAX + 1) * 4),
     };
   }
 
   /**
-   * `forgetSlot` takes one lookup off a host inode. `retains`: forgotten nodes are kept, which only does
-   * where their host inodes need no descriptors.
+   * `forgetSlot` takes one lookup off a host inode. `retains`: forgotten nodes are kept, which only
+   * does where their host inodes need no descriptors.
    */
   constructor(
     memory: Memory,
@@ -126,11 +114,10 @@ export class NodeTable {
     this.#memory = memory;
     this.#words = memory.i32;
     this.#nodes = new RecordTable(memory, areas.nodes, node_record, OVERLAY_NODES_MAX);
-    this.#names = new RecordTable(memory, areas.names, name_record, OVERLAY_NAMES_MAX);
+    this.#names = new NameTable(memory, areas.names);
     this.#stacks = new RecordTable(memory, areas.stacks, stack_record, OVERLAY_STACK_MAX);
     this.#lock = new Lock(memory, areas.header + nodes_header.lock);
     this.#header = areas.header >> 2;
-    this.#buckets = areas.buckets >> 2;
     this.#owners = areas.owners >> 2;
     this.#retained = areas.retained >> 2;
     this.#forgetSlot = forgetSlot;
@@ -276,8 +263,8 @@ export class NodeTable {
   /** The node that is known to have this name, with 1 added to its lookup count; 0 if none is. */
   child(parent: number, name: EntryName): number {
     this.#lock.acquire();
-    const record = this.#find(parent, name);
-    const node = record === 0 ? 0 : this.#words[this.#names.at(record) + NODE]!;
+    const record = this.#names.find(parent, name);
+    const node = record === 0 ? 0 : this.#names.node(record);
     if (node !== 0) this.#lookUp(node);
     this.#lock.release();
     return node;
@@ -286,7 +273,7 @@ export class NodeTable {
   /** Whether the name is known. */
   has(parent: number, name: EntryName): boolean {
     this.#lock.acquire();
-    const record = this.#find(parent, name);
+    const record = this.#names.find(parent, name);
     this.#lock.release();
     return record !== 0;
   }
@@ -299,9 +286,9 @@ export class NodeTable {
   }
 
   /**
-   * Enters what was found under a name, and adds 1 to the node's lookup count. Takes over the lookups of
-   * the slots in `found`, also when it fails. Returns the nodeid, 0 if the directory has changed since
-   * it had `version`, or -errno.
+   * Enters what was found under a name, and adds 1 to the node's lookup count. Takes over the
+   * lookups of the slots in `found`, also when it fails. Returns the nodeid, 0 if the directory has
+   * changed since it had `version`, or -errno.
    */
   add(parent: number, version: number, name: EntryName, found: Found): number {
     this.#lock.acquire();
@@ -312,7 +299,9 @@ export class NodeTable {
     return node;
   }
 
-  /** The same for what was just made, and is there whatever else has changed. Returns it or -errno. */
+  /**
+   * The same for what was just made, and is there whatever else has changed. Returns it or -errno.
+   */
   addMade(parent: number, name: EntryName, found: Found): number {
     this.#lock.acquire();
     const node = this.#enter(parent, name, found);
@@ -321,10 +310,10 @@ export class NodeTable {
   }
 
   #enter(parent: number, name: EntryName, found: Found): number {
-    const known = this.#find(parent, name);
+    const known = this.#names.find(parent, name);
     let node: number;
     if (known !== 0) {
-      node = this.#words[this.#names.at(known) + NODE]!;
+      node = this.#names.node(known);
       this.#abandon(found);
     } else {
       node = this.#adopt(found);
@@ -557,9 +546,9 @@ export class NodeTable {
   /** The name does not lead to its node any more. */
   removeName(parent: number, name: EntryName): void {
     this.#lock.acquire();
-    const record = this.#find(parent, name);
+    const record = this.#names.find(parent, name);
     if (record !== 0) {
-      const node = this.#words[this.#names.at(record) + NODE]!;
+      const node = this.#names.node(record);
       this.#removeName(record);
       this.#dropIfUnused(parent);
       this.#endIfNameless(node);
@@ -570,11 +559,11 @@ export class NodeTable {
   /** A name that the node had is another one now; what had that one has lost it. */
   moveName(parent: number, name: EntryName, newParent: number, newName: EntryName): void {
     this.#lock.acquire();
-    const lost = this.#find(newParent, newName);
-    const record = this.#find(parent, name);
-    const node = record === 0 ? 0 : this.#words[this.#names.at(record) + NODE]!;
+    const lost = this.#names.find(newParent, newName);
+    const record = this.#names.find(parent, name);
+    const node = record === 0 ? 0 : this.#names.node(record);
     if (lost !== 0) {
-      const victim = this.#words[this.#names.at(lost) + NODE]!;
+      const victim = this.#names.node(lost);
       this.#removeName(lost);
       this.#endIfNameless(victim);
     }
@@ -588,10 +577,10 @@ export class NodeTable {
 
   exchangeNames(parent: number, name: EntryName, newParent: number, newName: EntryName): void {
     this.#lock.acquire();
-    const one = this.#find(parent, name);
-    const other = this.#find(newParent, newName);
-    const oneNode = one === 0 ? 0 : this.#words[this.#names.at(one) + NODE]!;
-    const otherNode = other === 0 ? 0 : this.#words[this.#names.at(other) + NODE]!;
+    const one = this.#names.find(parent, name);
+    const other = this.#names.find(newParent, newName);
+    const oneNode = one === 0 ? 0 : this.#names.node(one);
+    const otherNode = other === 0 ? 0 : this.#names.node(other);
     if (one !== 0) this.#removeName(one);
     if (other !== 0) this.#removeName(other);
     if (oneNode !== 0) this.#addName(newParent, newName, oneNode);
@@ -613,147 +602,37 @@ export class NodeTable {
   nameOf(nodeid: number, name: EntryName): number {
     this.#lock.acquire();
     const record = this.#words[this.#nodes.at(nodeid) + NAMES]!;
-    const parent = record === 0 ? 0 : this.#words[this.#names.at(record) + PARENT]!;
-    if (record !== 0) this.#readName(record, name);
+    const parent = record === 0 ? 0 : this.#names.parent(record);
+    if (record !== 0) this.#names.read(record, name);
     this.#lock.release();
     return parent;
   }
 
-  #bucket(hash: number): number {
-    return this.#buckets + (hash & (OVERLAY_NAME_BUCKETS - 1));
-  }
-
-  #find(parent: number, name: EntryName): number {
-    const words = this.#words;
-    const hash = hashOf(parent, name);
-    let record = words[this.#bucket(hash)]!;
-    while (record !== 0) {
-      const at = this.#names.at(record);
-      if (
-        words[at + HASH] === hash &&
-        words[at + PARENT] === parent &&
-        words[at + LENGTH] === name.length &&
-        this.#isNamed(record, name)
-      )
-        return record;
-      record = words[at + NEXT]!;
-    }
-    return 0;
-  }
-
   #addName(parent: number, name: EntryName, node: number): boolean {
     const words = this.#words;
-    const record = this.#names.allocate();
-    if (record < 0) return false;
-    const at = this.#names.at(record);
-    words[at + MORE] = 0;
-    if (!this.#writeName(record, name)) {
-      this.#freeName(record);
-      return false;
-    }
-    const hash = hashOf(parent, name);
-    const bucket = this.#bucket(hash);
-    words[at + NEXT] = words[bucket]!;
-    words[bucket] = record;
-    words[at + PARENT] = parent;
-    words[at + NODE] = node;
-    words[at + HASH] = hash;
-    words[at + LENGTH] = name.length;
-    words[at + SIBLING] = words[this.#nodes.at(node) + NAMES]!;
-    words[this.#nodes.at(node) + NAMES] = record;
+    const at = this.#nodes.at(node) + NAMES;
+    const record = this.#names.add(parent, name, node, words[at]!);
+    if (record === 0) return false;
+    words[at] = record;
     words[this.#nodes.at(parent) + CHILDREN]!++;
     return true;
   }
 
   /** Returns the directory that it was in. */
   #removeName(record: number): number {
+    const names = this.#names;
     const words = this.#words;
-    const at = this.#names.at(record);
-    let link = this.#bucket(words[at + HASH]!);
-    while (words[link] !== record) link = this.#names.at(words[link]!) + NEXT;
-    words[link] = words[at + NEXT]!;
-    link = this.#nodes.at(words[at + NODE]!) + NAMES;
-    while (words[link] !== record) link = this.#names.at(words[link]!) + SIBLING;
-    words[link] = words[at + SIBLING]!;
-    const parent = words[at + PARENT]!;
+    const parent = names.parent(record);
+    const first = this.#nodes.at(names.node(record)) + NAMES;
+    if (words[first] === record) {
+      words[first] = names.sibling(record);
+    } else {
+      let before = words[first]!;
+      while (names.sibling(before) !== record) before = names.sibling(before);
+      names.setSibling(before, names.sibling(record));
+    }
+    names.remove(record);
     words[this.#nodes.at(parent) + CHILDREN]!--;
-    this.#freeName(record);
     return parent;
   }
-
-  #freeName(first: number): void {
-    let chunk = this.#words[this.#names.at(first) + MORE]!;
-    this.#names.close(first);
-    this.#names.free(first);
-    while (chunk !== 0) {
-      const next = this.#words[this.#names.at(chunk) + NEXT]!;
-      this.#names.close(chunk);
-      this.#names.free(chunk);
-      chunk = next;
-    }
-  }
-
-  /** The text of a record lies at `text` of it, then at the text of each chunk. */
-  #writeName(record: number, name: EntryName): boolean {
-    const { bytes } = this.#memory;
-    const words = this.#words;
-    let at = this.#names.at(record) * 4 + name_record.text;
-    let end = at + name_record.sizeof - name_record.text;
-    let link = this.#names.at(record) + MORE;
-    for (let index = 0; index < name.length; index++) {
-      if (at === end) {
-        const chunk = this.#names.allocate();
-        if (chunk < 0) return false;
-        words[this.#names.at(chunk) + NEXT] = 0;
-        words[link] = chunk;
-        link = this.#names.at(chunk) + NEXT;
-        at = this.#names.at(chunk) * 4 + name_chunk.text;
-        end = at + name_chunk.sizeof - name_chunk.text;
-      }
-      bytes[at++] = name.bytes[index]!;
-    }
-    return true;
-  }
-
-  #readName(record: number, name: EntryName): void {
-    const { bytes } = this.#memory;
-    const length = this.#words[this.#names.at(record) + LENGTH]!;
-    let at = this.#names.at(record) * 4 + name_record.text;
-    let end = at + name_record.sizeof - name_record.text;
-    let next = this.#words[this.#names.at(record) + MORE]!;
-    for (let index = 0; index < length; index++) {
-      if (at === end) {
-        at = this.#names.at(next) * 4 + name_chunk.text;
-        end = at + name_chunk.sizeof - name_chunk.text;
-        next = this.#words[this.#names.at(next) + NEXT]!;
-      }
-      name.bytes[index] = bytes[at++]!;
-    }
-    name.bytes[length] = 0;
-    name.length = length;
-  }
-
-  #isNamed(record: number, name: EntryName): boolean {
-    const { bytes } = this.#memory;
-    let at = this.#names.at(record) * 4 + name_record.text;
-    let end = at + name_record.sizeof - name_record.text;
-    let next = this.#words[this.#names.at(record) + MORE]!;
-    for (let index = 0; index < name.length; index++) {
-      if (at === end) {
-        at = this.#names.at(next) * 4 + name_chunk.text;
-        end = at + name_chunk.sizeof - name_chunk.text;
-        next = this.#words[this.#names.at(next) + NEXT]!;
-      }
-      if (bytes[at++] !== name.bytes[index]) return false;
-    }
-    return true;
-  }
-}
-
-function hashOf(parent: number, name: EntryName): number {
-  let hash = Math.imul(parent, 0x9e3779b1) ^ 0x811c9dc5;
-  for (let index = 0; index < name.length; index++)
-    hash = Math.imul(hash ^ name.bytes[index]!, 0x01000193);
-  hash ^= hash >>> 15;
-  return hash | 0;
 }

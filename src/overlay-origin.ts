@@ -1,7 +1,8 @@
 // Where an upper file comes from: the lower file that it was copied up from, in the attribute
-// `overlay.origin`, as the kernel's overlayfs encodes it (struct ovl_fb of fs/overlayfs/overlayfs.h):
-// the uuid of the lower file system and the file handle there. It keeps the inode number the same over
-// a copy-up, and the hexadecimal form of it names what is in the index.
+// `overlay.origin`, as the kernel's overlayfs encodes it (struct ovl_fb of
+// fs/overlayfs/overlayfs.h): the uuid of the lower file system and the file handle there. It keeps
+// the inode number the same over a copy-up, and the hexadecimal form of it names what is in the
+// index.
 
 import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from "./abi-linux.ts";
 import { ENODATA } from "./errno.ts";
@@ -54,8 +55,8 @@ export class Origins {
   }
 
   /**
-   * Encodes the file behind `fd`, which is in lower layer number `layer`, into `encoded`. Returns the
-   * number of bytes, 0 if its file system has no handles.
+   * Encodes the file behind `fd`, which is in lower layer number `layer`, into `encoded`. Returns
+   * the number of bytes, 0 if its file system has no handles.
    */
   encode(fd: number, layer: number, flags = 0): number {
     if (!takeHandle(fd, handle)) return 0;
@@ -78,9 +79,9 @@ export class Origins {
   }
 
   /**
-   * Opens (O_PATH) the lower file that the first `length` bytes of `from` stand for, if it is of the
-   * type of `mode`. Returns the descriptor, whose struct stat is in `into`, or -ENODATA: there is no such
-   * file any more, or none that this process may open.
+   * Opens (O_PATH) the lower file that the first `length` bytes of `from` stand for, if it is of
+   * the type of `mode`. Returns the descriptor, whose struct stat is in `into`, or -ENODATA: there
+   * is no such file any more, or none that this process may open.
    */
   decode(from: Memory, length: number, mode: number, into: Memory): number {
     const { view, bytes } = from;

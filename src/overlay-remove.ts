@@ -189,8 +189,8 @@ export abstract class OverlayRemove extends OverlayMake {
   }
 
   /**
-   * Removes a directory of the work directory with the whiteouts in it. What can't be removed now is
-   * removed at the next mount.
+   * Removes a directory of the work directory with the whiteouts in it. What can't be removed now
+   * is removed at the next mount.
    */
   protected removeTree(name: Address): void {
     removeTree(this.share.workFd, name);
@@ -198,8 +198,8 @@ export abstract class OverlayRemove extends OverlayMake {
 }
 
 /**
- * Removes the file or directory `name` of `dirfd` with all that is in it, as far as that is possible.
- * Returns 0 or -errno.
+ * Removes the file or directory `name` of `dirfd` with all that is in it, as far as that is
+ * possible. Returns 0 or -errno.
  */
 export function removeTree(dirfd: number, name: Address): number {
   const result = unlinkat(dirfd, name, 0);

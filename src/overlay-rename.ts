@@ -1,8 +1,8 @@
 // Renaming. What is renamed is in the upper layer then; the old name, if a lower layer has it too,
 // becomes a whiteout in the same step.
 //
-// A directory that has parts in lower layers takes along where they are: its redirect is its old name, if
-// it stays in the same directory, or else its old path from the root of the overlay.
+// A directory that has parts in lower layers takes along where they are: its redirect is its old
+// name, if it stays in the same directory, or else its old path from the root of the overlay.
 
 import { RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFDIR } from "./abi-linux.ts";
 import {
@@ -129,7 +129,9 @@ export abstract class OverlayRename extends OverlayRemove {
     return config.redirectDir === "on" && share.hasXattrs;
   }
 
-  /** Both are in the upper layer, or there is no victim; `from` and `to` are the upper directories. */
+  /**
+   * Both are in the upper layer, or there is no victim; `from` and `to` are the upper directories.
+   */
   #renameUpper(
     parent: number,
     newParent: number,

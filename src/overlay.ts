@@ -120,7 +120,9 @@ export function shareOverlay(config: OverlayConfig): { memory: Memory; share: Ov
   return { memory, share };
 }
 
-/** How the layers' files are served. Nobody else changes them, so the kernel keeps what it reads. */
+/**
+ * How the layers' files are served. Nobody else changes them, so the kernel keeps what it reads.
+ */
 function filesConfig(config: OverlayConfig): PassthroughConfig {
   const { timeout } = config;
   return passthroughConfig({
@@ -256,7 +258,9 @@ class Opening {
     return this.#addSlot(fd, `${work}/index`);
   }
 
-  /** What is in the index is known by handles of the lower layer, so that has to be the same one. */
+  /**
+   * What is in the index is known by handles of the lower layer, so that has to be the same one.
+   */
   #checkOrigin(layers: readonly LayerShare[], path: string): void {
     const origins = new Origins(layers);
     const root = this.#inodes.acquire(layers[0]!.root);

@@ -1,5 +1,5 @@
-// FUSE passthrough: host files that the kernel reads, writes and maps by itself are registered with it, on
-// the worker's /dev/fuse.
+// FUSE passthrough: host files that the kernel reads, writes and maps by itself are registered with
+// it, on the worker's /dev/fuse.
 
 import {
   FUSE_DEV_IOC_BACKING_CLOSE,

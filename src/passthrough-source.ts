@@ -60,8 +60,9 @@ function attributes(times: AccessTimes): number {
 
 /**
  * A descriptor of the root of a copy of the mount that a directory lies on, from there on, with the
- * attributes `wanted` (MOUNT_ATTR_*); `below` is AT_RECURSIVE to have the mounts below copied too. The copy
- * is mounted nowhere, and goes with its last descriptor. Returns -errno if that is not allowed.
+ * attributes `wanted` (MOUNT_ATTR_*); `below` is AT_RECURSIVE to have the mounts below copied too.
+ * The copy is mounted nowhere, and goes with its last descriptor. Returns -errno if that is not
+ * allowed.
  */
 export function openMountCopy(path: string, wanted: number, below = 0): number {
   const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | below;

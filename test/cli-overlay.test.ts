@@ -51,7 +51,7 @@ describe("overlay", () => {
       upper: "/u",
       work: "/w",
       kernelPassthrough: true,
-      aufsWhiteouts: false,
+      aufsWhiteouts: true,
     });
     expect(rest).toMatchObject({
       reload: undefined,
@@ -155,7 +155,7 @@ describe("a link that is called as fuse-overlayfs is", () => {
 
   test("goes to the background, and is for everybody if root mounts", () => {
     const options = called(name, "-o", LIST, "/mnt");
-    expect(configOf(options)).toMatchObject({ lower: ["/l1", "/l2"], aufsWhiteouts: true });
+    expect(configOf(options)).toMatchObject({ lower: ["/l1", "/l2"] });
     expect(options).toMatchObject({ background: true, logLevel: "warn", debug: false });
     expect(options.mount).toMatchObject({
       mountpoint: "/mnt",

@@ -59,7 +59,7 @@ describe("an overlay", () => {
       kernelPassthrough: true,
       xattrPermissions: 0,
       fastIno: false,
-      aufsWhiteouts: false,
+      aufsWhiteouts: true,
       explicit: [],
     });
   });
@@ -106,7 +106,7 @@ describe("an overlay", () => {
     ["writeback=1", { writeback: true, kernelPassthrough: false }],
     ["writeback=0", { writeback: false, kernelPassthrough: true }],
     ["xattr_permissions=2", { xattrPermissions: 2 }],
-    ["aufs_whiteouts=on", { aufsWhiteouts: true }],
+    ["aufs_whiteouts=off", { aufsWhiteouts: false }],
     ["threaded=1,kernel_cache,splice_read,max_write=65536,private,rslave", {}],
     ["volatile,,volatile,xino=on,xino=on", { volatile: true, xino: "on" }],
   ];

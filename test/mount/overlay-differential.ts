@@ -9,7 +9,8 @@
 // Where the kernel's overlay is one of several truths, nothing is compared:
 // - size and number of links of directories, and their ctime: they depend on what lies in the upper
 //   layer and how it came there;
-// - ctime of files with several names: with an index, the kernel gives the copy each of them when it
+// - ctime of files with several names: with an index, the kernel gives the copy each of them when
+//   it
 //   is used;
 // - ctime at chmod(2): a lower file that has the mode already is not copied up, by the other;
 // - holes in files that were copied up: see `seekData` in overlay-operations.ts;
