@@ -16,9 +16,10 @@ import { smallMemory } from "./memory.ts";
 import { EMPTY } from "./overlay-base.ts";
 import { ATTRIBUTES, DATA, NO_DATA } from "./overlay-copy-up.ts";
 import { OverlayRename } from "./overlay-rename.ts";
+import { checkPermission } from "./passthrough-attributes.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
 import { Name, type Bytes } from "./request.ts";
-import { fstat, getxattr, statx as statxCall } from "./syscall.ts";
+import { getxattr, statx as statxCall } from "./syscall.ts";
 
 // Scratch memory of the thread, for all overlays that it serves.
 const layerName = smallMemory(XATTR_NAME_MAX + 1);
@@ -51,6 +52,7 @@ export abstract class OverlayAttributes extends OverlayRename {
     if (result >= 0) {
       statxScratch.i32[statx.stx_ino >> 2] = nodes.inoLow(nodeid);
       statxScratch.i32[(statx.stx_ino >> 2) + 1] = nodes.inoHigh(nodeid);
+      this.overrides?.showStatx(fd, this.layerOf(nodeid, slot), statxScratch);
       if (this.showsOneLink(nodeid)) statxScratch.u32[statx.stx_nlink >> 2] = 1;
       out.attrTimeout = this.attrTimeout(nodeid);
       out.copyStatx(statxScratch);
@@ -76,14 +78,10 @@ export abstract class OverlayAttributes extends OverlayRename {
 
   /** It has the mode that is asked for already: no reason to copy a lower file up. */
   #changesNothing(node: number, changes: AttrChanges): boolean {
-    const { nodes, files, stat: memory } = this;
+    const { nodes, stat: memory } = this;
     const asked = changes.valid & ~(FATTR_FH | FATTR_LOCKOWNER);
     if (asked !== FATTR_MODE || nodes.upper(node) !== 0 || this.share.workFd < 0) return false;
-    const slot = nodes.top(node);
-    const fd = files.inodes.acquire(slot);
-    const result = fd < 0 ? fd : fstat(fd, memory.address);
-    files.inodes.release(slot);
-    if (result < 0) return false;
+    if (this.statNode(node) < 0) return false;
     return ((memory.view.getUint32(stat.st_mode, true) ^ changes.mode) & 0o7777) === 0;
   }
 
@@ -99,7 +97,8 @@ export abstract class OverlayAttributes extends OverlayRename {
   override access(context: Context, nodeid: number, mask: number): number {
     const { nodes } = this;
     const isThere = nodes.acquire(nodeid);
-    let result = isThere ? this.files.access(context, nodes.top(nodeid), mask) : -ESTALE;
+    let result = isThere ? this.statNode(nodeid) : -ESTALE;
+    if (result >= 0) result = checkPermission(context, this.stat, mask);
     if (result >= 0 && mask & 2 && this.share.workFd < 0 && nodes.type(nodeid) === S_IFREG)
       result = -EROFS;
     nodes.release(nodeid);
@@ -193,7 +192,8 @@ export abstract class OverlayAttributes extends OverlayRename {
   #toLayer(name: Name): Name | undefined {
     // 't', 'u': of the overlay's own, and of most others, this is all that is needed.
     const first = name.byte(0);
-    if (first !== 0x74 && first !== 0x75) return name;
+    const isOther = first !== 0x74 && first !== 0x75;
+    if (isOther && this.overrides === undefined) return name;
     const text = Buffer.from(name.bytes).toString("latin1");
     if (!this.xattrs.isPrivate(text)) return name;
     const inLayer = this.xattrs.toLayer(text);

@@ -121,6 +121,7 @@ export function overlayConfig(given: OverlayGiven): OverlayConfig {
   const hasUpper = upper !== undefined;
   const metacopy = given.metacopy ?? false;
   const nfsExport = given.nfsExport ?? false;
+  const xattrPermissions = given.xattrPermissions ?? 0;
   const config: OverlayConfig = {
     lower: given.lower ?? [],
     data: given.data ?? [],
@@ -138,11 +139,11 @@ export function overlayConfig(given: OverlayGiven): OverlayConfig {
     nfsExport,
     timeout: given.timeout ?? DEFAULT_TIMEOUT,
     staticNlink: given.staticNlink ?? false,
-    noacl: given.noacl ?? noxattrs,
+    noacl: given.noacl ?? (noxattrs || xattrPermissions !== 0),
     noxattrs,
     writeback,
     kernelPassthrough: given.kernelPassthrough ?? !writeback,
-    xattrPermissions: given.xattrPermissions ?? 0,
+    xattrPermissions,
     fastIno: given.fastIno ?? false,
     aufsWhiteouts: given.aufsWhiteouts ?? true,
     explicit: FEATURES.filter((feature) => given[feature] !== undefined),

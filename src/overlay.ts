@@ -15,7 +15,7 @@ import {
   stat,
   statfs,
 } from "./abi-linux.ts";
-import { FUSE_PASSTHROUGH, FUSE_ROOT_ID } from "./abi-fuse.ts";
+import { FUSE_ATOMIC_O_TRUNC, FUSE_PASSTHROUGH, FUSE_POSIX_ACL, FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
 import { EEXIST, ENOENT, errnoMessage } from "./errno.ts";
 import type { Wishes } from "./filesystem.ts";
@@ -25,6 +25,7 @@ import type { OverlayConfig } from "./overlay-config.ts";
 import { OverlayDirectories } from "./overlay-directories.ts";
 import { Found } from "./overlay-found.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
+import { Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
 import { NodeTable } from "./overlay-nodes.ts";
 import { Origins } from "./overlay-origin.ts";
 import { removeTree } from "./overlay-remove.ts";
@@ -72,6 +73,9 @@ export class OverlayFs extends OverlayDirectories {
     super.init(wishes, offeredFlags, offeredFlags2);
     if (wishes.flags2 & offeredFlags2 & FUSE_PASSTHROUGH)
       wishes.maxStackDepth = this.share.isStacked ? 2 : 1;
+    if (this.config.noacl) wishes.flags &= ~FUSE_POSIX_ACL;
+    // Set-id bits that are in an attribute only go if the kernel asks for it.
+    if (this.overrides !== undefined) wishes.flags &= ~FUSE_ATOMIC_O_TRUNC;
   }
 
   /** Gives up cached descriptors, for others that need them. False if there are none to give. */
@@ -134,6 +138,7 @@ function filesConfig(config: OverlayConfig): PassthroughConfig {
     writeback: config.writeback,
     kernelPassthrough: config.kernelPassthrough,
     locks: false,
+    killprivV2: config.xattrPermissions === 0,
   });
 }
 
@@ -141,6 +146,7 @@ function filesConfig(config: OverlayConfig): PassthroughConfig {
 class Opening {
   readonly #config: OverlayConfig;
   readonly #inodes: InodeTable;
+  readonly #proc: ProcFds;
   readonly #xattrs: OverlayXattrs;
   readonly #stat = smallMemory(stat.sizeof);
   readonly #figures = smallMemory(statfs.sizeof);
@@ -153,8 +159,9 @@ class Opening {
     const proc = new ProcFds(files.procFd);
     const { mntid, useHostIno, inodeFileHandles: fileHandles } = files.config;
     const options = { fileHandles, mntid, useHostIno };
+    this.#proc = proc;
     this.#inodes = new InodeTable(memory, files.areas.inodes, options, proc);
-    this.#xattrs = new OverlayXattrs(proc, config.userxattr);
+    this.#xattrs = new OverlayXattrs(proc, config.userxattr, config.xattrPermissions !== 0);
   }
 
   open(): Omit<OverlayShare, "config" | "files" | "nodes"> {
@@ -166,7 +173,8 @@ class Opening {
     if (work.indexSlot !== 0) this.#checkOrigin(layers, lower[0]!);
     const roots = [this.#upper, ...layers.map(({ root }) => root)].filter((slot) => slot !== 0);
     const retains = roots.every((slot) => this.#inodes.canReopen(slot));
-    return { ...work, layers, retains, isStacked: this.#isStacked };
+    const overrides = this.#config.xattrPermissions === 0 ? undefined : this.#overrides(layers);
+    return { ...work, layers, retains, isStacked: this.#isStacked, overrides };
   }
 
   #openPath(option: string, path: string): number {
@@ -200,6 +208,39 @@ class Opening {
     const isOff = this.#config.uuid === "off";
     if (isOff || ioctl(fd, FS_IOC_GETFSUUID, address) < 0 || bytes[0] !== 16) return NO_UUID;
     return Buffer.from(bytes.subarray(1, 17)).toString("hex");
+  }
+
+  /** A lower layer was written with such attributes if its root has one. */
+  #overrides(layers: readonly LayerShare[]): Override[] {
+    const lower = layers.map(({ root }) => {
+      const fd = this.#inodes.acquire(root);
+      const override = fd < 0 ? 0 : Overrides.find(this.#proc, fd);
+      this.#inodes.release(root);
+      return override;
+    });
+    return [this.#upper === 0 ? 0 : this.#overrideUpper(), ...lower];
+  }
+
+  #overrideUpper(): Override {
+    const { xattrPermissions, upper } = this.#config;
+    const fd = this.#inodes.acquire(this.#upper);
+    const found = fd < 0 ? 0 : Overrides.find(this.#proc, fd);
+    // Of users' attributes there are two, and the layer goes on with that which it has.
+    const override = xattrPermissions === 2 && found === 3 ? found : xattrPermissions;
+    let result = fd < 0 ? fd : fstat(fd, this.#stat.address);
+    const overrides = new Overrides(this.#proc, [override]);
+    const { view } = this.#stat;
+    const mode = view.getUint32(stat.st_mode, true);
+    if (result >= 0 && !overrides.read(fd, UPPER_LAYER, mode)) {
+      const uid = view.getUint32(stat.st_uid, true);
+      result = overrides.write(fd, uid, view.getUint32(stat.st_gid, true), mode);
+    }
+    this.#inodes.release(this.#upper);
+    if (result >= 0) return override;
+    throw new ConfigError(
+      `xattr_permissions=${xattrPermissions} cannot be had, since upperdir=${upper} does not take ` +
+        `the attribute: ${errnoMessage(result)}; leave it out, or use another file system`,
+    );
   }
 
   #openWork(): Pick<OverlayShare, "workFd" | "indexSlot" | "makesDevices" | "hasXattrs"> {
