@@ -9,7 +9,7 @@ import {
   AT_STATX_SYNC_TYPE,
   AT_SYMLINK_NOFOLLOW,
 } from "./abi-linux.ts";
-import { ENODATA, EPERM, ERANGE, EROFS, ESTALE } from "./errno.ts";
+import { ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, EROFS, ESTALE } from "./errno.ts";
 import type { AttrChanges, Context } from "./filesystem.ts";
 import { XATTR_NAME_MAX } from "./limits.ts";
 import { smallMemory } from "./memory.ts";
@@ -20,6 +20,9 @@ import { checkPermission } from "./passthrough-attributes.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
 import { Name, type Bytes } from "./request.ts";
 import { getxattr, statx as statxCall } from "./syscall.ts";
+import { isAcl } from "./vfs-attributes.ts";
+
+const ACL = "system.posix_acl_";
 
 // Scratch memory of the thread, for all overlays that it serves.
 const layerName = smallMemory(XATTR_NAME_MAX + 1);
@@ -119,6 +122,7 @@ export abstract class OverlayAttributes extends OverlayRename {
 
   override getxattr(context: Context, nodeid: number, name: Name, out: DataOut): number {
     const { nodes } = this;
+    if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
     if (inLayer === undefined) return -ENODATA;
     const result = nodes.acquire(nodeid)
@@ -137,8 +141,9 @@ export abstract class OverlayAttributes extends OverlayRename {
     extraFlags: number,
   ): number {
     const { nodes } = this;
+    if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
-    if (inLayer === undefined) return -EPERM;
+    if (inLayer === undefined) return isAcl(name) ? -EOPNOTSUPP : -EPERM;
     const slot = nodes.acquire(nodeid) ? this.copyUp(nodeid) : -ESTALE;
     const result =
       slot < 0 ? slot : this.files.setxattr(context, slot, inLayer, value, flags, extraFlags);
@@ -148,6 +153,7 @@ export abstract class OverlayAttributes extends OverlayRename {
 
   override removexattr(context: Context, nodeid: number, name: Name): number {
     const { nodes, files } = this;
+    if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
     if (inLayer === undefined) return -ENODATA;
     let result = nodes.acquire(nodeid) ? 0 : -ESTALE;
@@ -179,7 +185,7 @@ export abstract class OverlayAttributes extends OverlayRename {
     const names = text.split("\0").filter((name) => name !== "");
     const shown = names
       .map((name) => this.xattrs.toUser(name))
-      .filter((name) => name !== undefined);
+      .filter((name) => name !== undefined && !(this.config.noacl && name.startsWith(ACL)));
     if (shown.length === names.length && shown.every((name, index) => name === names[index]))
       return length;
     const bytes = Buffer.from(shown.map((name) => `${name}\0`).join(""), "latin1");
@@ -193,7 +199,8 @@ export abstract class OverlayAttributes extends OverlayRename {
     // 't', 'u': of the overlay's own, and of most others, this is all that is needed.
     const first = name.byte(0);
     const isOther = first !== 0x74 && first !== 0x75;
-    if (isOther && this.overrides === undefined) return name;
+    if (isOther && !this.config.noacl) return name;
+    if (this.config.noacl && isAcl(name)) return undefined;
     const text = Buffer.from(name.bytes).toString("latin1");
     if (!this.xattrs.isPrivate(text)) return name;
     const inLayer = this.xattrs.toLayer(text);

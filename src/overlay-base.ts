@@ -6,7 +6,7 @@
 // class that extends the one before; overlay.ts is the whole.
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
-import { S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
+import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
 import { ESTALE } from "./errno.ts";
 import { FileSystem } from "./filesystem.ts";
 import { cstring, smallMemory, type Memory } from "./memory.ts";
@@ -89,6 +89,7 @@ export abstract class OverlayBase extends FileSystem {
       overrides === undefined
         ? new LayerFiles(memory, share.files, thread, owner)
         : new OverriddenFiles(memory, share.files, thread, owner, overrides);
+    this.files.syncs = this.config.fsync;
     if (overrides !== undefined) this.overrides = new Overrides(this.files.proc, overrides);
     this.nodes = new NodeTable(memory, share.nodes, share.retains, (slot) =>
       this.files.forgetSlot(slot),
@@ -157,7 +158,7 @@ export abstract class OverlayBase extends FileSystem {
     const result = fd < 0 ? fd : fstat(fd, this.stat.address);
     if (result >= 0) this.overrides?.show(fd, this.layerOf(node, slot), this.stat);
     inodes.release(slot);
-    return result === 0 || result < 0 ? result : -ESTALE;
+    return result <= 0 ? result : -ESTALE;
   }
 
   /** The number of the layer that the node's topmost file, which is `slot`, is in. */
@@ -190,6 +191,11 @@ export abstract class OverlayBase extends FileSystem {
     if (fd >= 0 && fstat(fd, this.stat.address) >= 0)
       attr.blocks = this.stat.view.getUint32(stat.st_blocks, true);
     this.files.inodes.release(slot);
+  }
+
+  /** What the kernel writes by itself it synchronises as the caller has asked for. */
+  protected mayOpenBacked(flags: number): boolean {
+    return this.config.fsync || !(flags & O_DSYNC);
   }
 
   /** How long the kernel may keep the attributes of a node, in seconds. */

@@ -136,6 +136,7 @@ export abstract class OverlayMake extends OverlayList {
     const directory = this.#begin(parent, name);
     const { files } = this;
     const host = flags | O_EXCL;
+    files.mayOpenBacked = this.mayOpenBacked(flags);
     let result = directory;
     if (directory > 0) {
       result = files.create(context, directory, name, host, mode, umask, fuseFlags, entry, out);
@@ -146,6 +147,7 @@ export abstract class OverlayMake extends OverlayList {
         result = this.#leaveStage(stage, directory, result, false);
       }
     }
+    files.mayOpenBacked = true;
     return this.#end(parent, directory, result, entry);
   }
 

@@ -41,7 +41,15 @@ const value = map(XATTR_SIZE_MAX);
 const byte = smallMemory(8);
 
 export type PrivateName =
-  "opaque" | "redirect" | "origin" | "metacopy" | "impure" | "nlink" | "protattr" | "upper";
+  | "opaque"
+  | "redirect"
+  | "origin"
+  | "metacopy"
+  | "impure"
+  | "nlink"
+  | "protattr"
+  | "upper"
+  | "uuid";
 
 export class OverlayXattrs {
   readonly #proc: ProcFds;
@@ -73,6 +81,7 @@ export class OverlayXattrs {
       nlink: name("nlink"),
       protattr: name("protattr"),
       upper: name("upper"),
+      uuid: name("uuid"),
     };
     this.#marks = new Map(MARKS.map(([text, mark]) => [this.prefix + text, mark]));
   }

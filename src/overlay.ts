@@ -17,7 +17,7 @@ import {
 } from "./abi-linux.ts";
 import { FUSE_ATOMIC_O_TRUNC, FUSE_PASSTHROUGH, FUSE_POSIX_ACL, FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
-import { EEXIST, ENOENT, errnoMessage } from "./errno.ts";
+import { EEXIST, EINVAL, ENODATA, ENOENT, ENOTEMPTY, errnoMessage } from "./errno.ts";
 import type { Wishes } from "./filesystem.ts";
 import { cstring, passingString, smallMemory, type Memory } from "./memory.ts";
 import { type LayerShare, type OverlayShare } from "./overlay-base.ts";
@@ -66,6 +66,7 @@ const INDEX = cstring("index");
 const TEST = cstring("#test");
 const INCOMPAT = cstring("work/incompat");
 const VOLATILE = cstring("work/incompat/volatile");
+const UUID_SIZE = 16;
 const NO_UUID = "00000000000000000000000000000000";
 
 export class OverlayFs extends OverlayDirectories {
@@ -173,6 +174,7 @@ class Opening {
     if (work.indexSlot !== 0) this.#checkOrigin(layers, lower[0]!);
     const roots = [this.#upper, ...layers.map(({ root }) => root)].filter((slot) => slot !== 0);
     const retains = roots.every((slot) => this.#inodes.canReopen(slot));
+    if (this.#upper !== 0) this.#settleIdentity(work.hasXattrs, retains);
     const overrides = this.#config.xattrPermissions === 0 ? undefined : this.#overrides(layers);
     return { ...work, layers, retains, isStacked: this.#isStacked, overrides };
   }
@@ -208,6 +210,38 @@ class Opening {
     const isOff = this.#config.uuid === "off";
     if (isOff || ioctl(fd, FS_IOC_GETFSUUID, address) < 0 || bytes[0] !== 16) return NO_UUID;
     return Buffer.from(bytes.subarray(1, 17)).toString("hex");
+  }
+
+  /** What was asked for by name, and can't be had, is refused. */
+  #settleIdentity(hasXattrs: boolean, hasHandles: boolean): void {
+    const { xino, uuid, upper } = this.#config;
+    if (xino === "on" && !(hasXattrs && hasHandles))
+      throw new ConfigError(
+        "xino=on cannot be had: which lower file an upper one comes from is known by its file " +
+          "handle, and a layer's file system has none, or they are not for this user; leave it out",
+      );
+    const fd = this.#inodes.acquire(this.#upper);
+    const result = fd < 0 ? fd : hasXattrs ? this.#settleUuid(fd) : 0;
+    this.#inodes.release(this.#upper);
+    if (result < 0 && uuid === "on")
+      throw new ConfigError(
+        `uuid=on cannot be had: upperdir=${upper} does not store it: ${errnoMessage(result)}`,
+      );
+  }
+
+  /** As the kernel: an upper layer that was used without an identity gets none by `auto`. */
+  #settleUuid(fd: number): number {
+    const { uuid } = this.#config;
+    if (uuid !== "on" && uuid !== "auto") return 0;
+    const stored = this.#xattrs.read(fd, "uuid");
+    if (stored !== -ENODATA) return stored === UUID_SIZE ? 0 : stored < 0 ? stored : -EINVAL;
+    if (uuid === "auto" && this.#xattrs.marks(fd) & MARK_IMPURE) return 0;
+    const { bytes, address } = this.#uuid;
+    crypto.getRandomValues(bytes.subarray(0, UUID_SIZE));
+    // Version 4, variant 1: of random numbers (RFC 9562).
+    bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+    bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+    return this.#xattrs.write(fd, "uuid", address, UUID_SIZE);
   }
 
   /** A lower layer was written with such attributes if its root has one. */
@@ -250,12 +284,7 @@ class Opening {
     const dirfd = this.#openPath("workdir", work);
     try {
       const workFd = this.#makeDirectory(dirfd, WORK, work);
-      if (faccessat(dirfd, VOLATILE.address, 0) === 0)
-        throw new ConfigError(
-          `the overlay of workdir=${work} was volatile and did not end in order, so its upper ` +
-            `layer may be incomplete: begin with new directories, or, if that is acceptable, ` +
-            `remove ${work}/work/incompat/volatile`,
-        );
+      this.#refuseIncompatible(dirfd, work);
       this.#clean(dirfd, work);
       const fresh = this.#makeDirectory(dirfd, WORK, work);
       close(workFd);
@@ -269,6 +298,25 @@ class Opening {
     } finally {
       close(dirfd);
     }
+  }
+
+  /**
+   * What is in `incompat` says that the upper layer is not like others. It stays when a volatile
+   * mount ends, since what was written may reach the disk later, or never.
+   */
+  #refuseIncompatible(dirfd: number, work: string): void {
+    if (faccessat(dirfd, VOLATILE.address, 0) === 0)
+      throw new ConfigError(
+        `the overlay of workdir=${work} was volatile, so its upper layer is incomplete if the ` +
+          "machine has gone down since: begin with new directories, or, if it has not, remove " +
+          `${work}/work/incompat/volatile`,
+      );
+    const result = unlinkat(dirfd, INCOMPAT.address, AT_REMOVEDIR);
+    if (result === -ENOTEMPTY || result === -EEXIST)
+      throw new ConfigError(
+        `the overlay of workdir=${work} was used in a way that is not known here, by what is in ` +
+          `${work}/work/incompat: use what it was used with, or begin with new directories`,
+      );
   }
 
   #makeDirectory(dirfd: number, name: Memory, work: string): number {

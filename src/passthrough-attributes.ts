@@ -337,7 +337,7 @@ export abstract class PassthroughAttributes extends PassthroughNames {
   }
 }
 
-/** Whether the permission bits of a struct stat grant what `mask` asks for. Returns 0 or -EACCES. */
+/** Whether the mode of a struct stat grants what `mask` asks for. Returns 0 or -EACCES. */
 export function checkPermission({ uid, gid }: Context, { view }: Memory, mask: number): number {
   const mode = view.getUint32(stat.st_mode, true);
   if (uid === 0) return mask & 1 && !(mode & 0o111) ? -EACCES : 0;
