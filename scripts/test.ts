@@ -25,6 +25,7 @@ const PROGRAMS: readonly (readonly [program: string, debianPackage: string])[] =
   ["mount", "mount"],
   ["ps", "procps"],
   ["buildah", "buildah"],
+  ["fuse-overlayfs", "fuse-overlayfs"],
   ["busybox", "busybox-static"],
   ["python3", "python3"],
 ];

@@ -91,7 +91,7 @@ export interface OverlayConfig {
   readonly kernelPassthrough: boolean;
   /** The default is 0. */
   readonly xattrPermissions: XattrPermissions;
-  /** Directories are listed with the inode numbers that lie there, unchecked. Default false. */
+  /** Directories may be listed with the inode numbers that lie there. The default is false. */
   readonly fastIno: boolean;
   /**
    * `.wh.NAME` and `.wh..wh..opq` in a layer hide NAME and everything below, as AUFS has it:

@@ -12,6 +12,7 @@ import {
   O_PATH,
   O_RDONLY,
   S_IFCHR,
+  S_IFREG,
   stat,
   statfs,
 } from "./abi-linux.ts";
@@ -66,6 +67,7 @@ const INDEX = cstring("index");
 const TEST = cstring("#test");
 const INCOMPAT = cstring("work/incompat");
 const VOLATILE = cstring("work/incompat/volatile");
+const DIRTY = cstring("work/incompat/volatile/dirty");
 const UUID_SIZE = 16;
 const NO_UUID = "00000000000000000000000000000000";
 
@@ -336,7 +338,8 @@ class Opening {
 
   #markVolatile(dirfd: number, work: string): void {
     mkdirat(dirfd, INCOMPAT.address, 0o700);
-    const result = mkdirat(dirfd, VOLATILE.address, 0o700);
+    let result = mkdirat(dirfd, VOLATILE.address, 0o700);
+    if (result >= 0) result = mknodat(dirfd, DIRTY.address, S_IFREG | 0o600, 0);
     if (result < 0)
       throw new ConfigError(`cannot mark workdir=${work} as volatile: ${errnoMessage(result)}`);
   }

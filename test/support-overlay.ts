@@ -121,8 +121,8 @@ const ours: OverlaySystem = {
 const fuseOverlayfs: OverlaySystem = {
   name: "fuse-overlayfs",
   mount(layers, options, mountpoint) {
-    // It knows no others of the kernel's options.
-    const known = options.filter((option) => option === "ro");
+    // Of the others it knows none.
+    const known = options.filter((option) => /^(ro$|xattr_permissions=)/.test(option));
     const list = overlayOptions(layers, ["allow_other", "suid", "dev", ...known]);
     return daemonMount(mountpoint, ["fuse-overlayfs", "-f", "-o", list, mountpoint]);
   },
