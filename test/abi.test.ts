@@ -77,6 +77,7 @@ const NOT_IN_HEADERS: Record<string, number> = {
   PAGE_SIZE: 4096,
   AT_STATX_SYNC_TYPE: 0x6000,
   LINUX_DIRENT64_NAME: 19,
+  FS_IOC_GETFSUUID: 0x80111500, // Of linux/fs.h since 6.9.
 };
 
 /** Constants newer than the 7.37 of Debian 12's header, by the protocol's minor version. */
