@@ -140,6 +140,7 @@ describe("passthrough", () => {
         replace: false,
       },
       workers: defaultWorkers(),
+      ioUring: "auto",
       background: false,
       pidFile: undefined,
       logLevel: "info",
