@@ -116,14 +116,17 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   const credentials = new Credentials();
   credentials.prepare();
   const thread = { activity, credentials, locksChanged: () => say({ type: "locks" }) };
-  const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
   const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
+  // What is looked at meanwhile must not be unmapped, as during a request.
+  activity.begin();
+  const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
   const { device, connection, queues, cpus } = task;
   const options = { tracer, activity };
   const channel =
     queues.length > 0
       ? new UringChannel(device, vfs, connection, { queues, cpus }, options)
       : new Channel(device, vfs, connection, options);
+  activity.end();
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
   say({ type: "ended" });
