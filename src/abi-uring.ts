@@ -32,7 +32,7 @@ export const io_sqring_offsets = struct("io_sqring_offsets", {
   dropped: u32,
   array: u32,
   resv1: u32,
-  user_addr: u64,
+  reserved: u64,
 });
 
 export const io_cqring_offsets = struct("io_cqring_offsets", {
@@ -44,7 +44,7 @@ export const io_cqring_offsets = struct("io_cqring_offsets", {
   cqes: u32,
   flags: u32,
   resv1: u32,
-  user_addr: u64,
+  reserved: u64,
 });
 
 export const io_uring_params = struct("io_uring_params", {

@@ -114,6 +114,9 @@ export const SETTLE_QUEUED = 16;
 export const IDLE_TURN_MS = 10;
 export const BUSY_TURN_MS = 5;
 
+/** How long is waited for a mount to be dead whose daemon has just died: so many milliseconds. */
+export const DYING_STEPS = 1000;
+
 /** A second signal sooner than this is part of the first: both come when a terminal closes. */
 export const SIGNAL_AGAIN_MS = 1000;
 

@@ -6,12 +6,13 @@
 //   FUSE_BACKEND_DAEMON='bindfs -f {src} {mnt}' bun test test/mount/posix.test.ts
 //   FUSE_BACKEND_DAEMON='/old/fuse-backend passthrough {options} {src} {mnt}' bun test test/mount
 
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { resolve } from "node:path";
 import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
 import { geteuid, ppoll, umount2 } from "../src/syscall.ts";
+import { tryRing } from "../src/uring.ts";
 
 export const EXECUTABLE = resolve(import.meta.dir, "../dist/fuse-backend");
 
@@ -36,6 +37,25 @@ export const whyNoMounts: string | undefined =
       : undefined;
 if (whyNoMounts !== undefined) console.warn(`tests on mounts are skipped: ${whyNoMounts}`);
 
+const IO_URING = "/sys/module/fuse/parameters/enable_uring";
+
+/** Why no mount can be served by io_uring, or undefined if one can. */
+export const whyNoIoUring: string | undefined =
+  whyNoMounts ??
+  (!existsSync(IO_URING)
+    ? "the kernel has no FUSE over io_uring"
+    : tryRing() < 0
+      ? "this system gives no rings"
+      : undefined);
+if (whyNoIoUring !== undefined) console.warn(`tests of io_uring are skipped: ${whyNoIoUring}`);
+
+/** Has the kernel offer io_uring to new mounts, or not. Returns what makes it as it was before. */
+export function offerIoUring(offer: "Y" | "N"): () => void {
+  const before = readFileSync(IO_URING, "latin1");
+  writeFileSync(IO_URING, offer);
+  return () => writeFileSync(IO_URING, before);
+}
+
 export class Mount implements AsyncDisposable {
   /** The private directory: whatever a test puts here goes away with it. */
   readonly base: string;
@@ -45,6 +65,8 @@ export class Mount implements AsyncDisposable {
   readonly #prefix: readonly string[];
   #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
   #output = "";
+  /** Resolves when the daemon writes something. */
+  #heard = Promise.withResolvers<void>();
   #stopped = false;
 
   private constructor(base: string, setup: MountSetup) {
@@ -98,6 +120,25 @@ export class Mount implements AsyncDisposable {
     if (daemon !== undefined) await Promise.race([daemon.exited, Bun.sleep(END_TIMEOUT_MS)]);
   }
 
+  /** Waits for the daemon to write something. */
+  async said(what: string): Promise<void> {
+    const deadline = performance.now() + MOUNT_TIMEOUT_MS;
+    while (!this.#output.includes(what)) {
+      this.check();
+      if (performance.now() > deadline)
+        throw new Error(`the daemon has not written "${what}", but:\n${this.#output}`);
+      await Promise.race([this.#heard.promise, Bun.sleep(MOUNT_TIMEOUT_MS)]);
+    }
+  }
+
+  /** Waits for the daemon to end by itself, because the mount is gone; it must have gone well. */
+  async ended(): Promise<void> {
+    this.#stopped = true;
+    const daemon = this.#daemon!;
+    const code = await Promise.race([daemon.exited, Bun.sleep(END_TIMEOUT_MS)]);
+    if (code !== 0) throw new Error(`the daemon ended with ${code}; it wrote:\n${this.#output}`);
+  }
+
   /** Throws if the daemon has ended by itself: a crash that the test may not have noticed. */
   check(): void {
     const code = this.#daemon?.exitCode ?? this.#daemon?.signalCode;
@@ -137,7 +178,11 @@ export class Mount implements AsyncDisposable {
 
   async #collect(stream: ReadableStream<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
-    for await (const chunk of stream) this.#output += decoder.decode(chunk, { stream: true });
+    for await (const chunk of stream) {
+      this.#output += decoder.decode(chunk, { stream: true });
+      this.#heard.resolve();
+      this.#heard = Promise.withResolvers();
+    }
   }
 
   #isMounted(): boolean {
