@@ -180,7 +180,9 @@ const DAEMON: readonly Option[] = [
   {
     name: "workers",
     value: "N",
-    help: "Threads that serve requests. The default is the number of CPUs, from 2 to 8.",
+    help:
+      "Threads that serve requests; with --io-uring, there is one more, but no more than CPUs. " +
+      "The default is the number of CPUs, from 2 to 8.",
   },
   {
     name: "io-uring",
