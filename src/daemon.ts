@@ -219,8 +219,11 @@ class Daemon {
       const ending = await ended;
       await this.#reloading;
       mounts.stop();
-      clearInterval(relief);
-      return await this.#finish(ending);
+      try {
+        return await this.#finish(ending);
+      } finally {
+        clearInterval(relief);
+      }
     } catch (error) {
       await this.#unmount("lazy");
       throw error;
@@ -280,7 +283,8 @@ class Daemon {
     start: (worker: number, crew: Crew) => Promise<void>,
   ): Timer {
     return setInterval(() => {
-      if (this.#ending !== undefined) return;
+      // To be unmounted, the mount still has to answer.
+      if (this.#ending !== undefined && this.#ending.how !== "signal") return;
       for (const crew of crews) {
         const { workers, queues } = crew;
         const isStuck = activity.areStuck(workers);

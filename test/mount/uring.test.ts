@@ -133,7 +133,7 @@ describe.skipIf(whyNoIoUring !== undefined)("io_uring", () => {
             ...onFirst,
             "sh",
             "-c",
-            'for n in 1 2 3 4; do (ls "$1/dir/$n" 2>&1 | grep -c "No such file") & done; wait',
+            'for n in 1 2 3 4; do (timeout 10 ls "$1/dir/$n" 2>&1 | grep -c "No such file") & done; wait',
             "sh",
             mount.mountpoint,
           );
