@@ -7,7 +7,6 @@
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
-import { ESTALE } from "./errno.ts";
 import { FileSystem } from "./filesystem.ts";
 import { cstring, smallMemory, type Memory } from "./memory.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
@@ -137,7 +136,7 @@ export abstract class OverlayBase extends FileSystem {
     const fd = inodes.acquire(slot);
     const result = fd < 0 ? fd : fstat(fd, this.stat.address);
     inodes.release(slot);
-    return result === 0 || result < 0 ? result : -ESTALE;
+    return result;
   }
 
   /** What is in `stat`, as it is to be seen. */
