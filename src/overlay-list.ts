@@ -25,10 +25,10 @@ import { EPERM } from "./errno.ts";
 import { MAX_WRITE, OVERLAY_LIST_KEPT } from "./limits.ts";
 import { map, smallMemory, type Memory } from "./memory.ts";
 import { DOT } from "./overlay-base.ts";
-import { OverlayCopyUp } from "./overlay-copy-up.ts";
 import { isWhiteoutName } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_IMPURE, STACK_XWHITEOUTS } from "./overlay-node-record.ts";
+import { OverlayProtection } from "./overlay-protection.ts";
 import { MARK_WHITEOUT } from "./overlay-xattrs.ts";
 import { readU64, writeU64 } from "./request.ts";
 import { roundUp } from "./struct.ts";
@@ -172,7 +172,7 @@ class EntryList {
   }
 }
 
-export abstract class OverlayList extends OverlayCopyUp {
+export abstract class OverlayList extends OverlayProtection {
   protected readonly list = entryList;
   /** O_* by which the layers' directories are opened. */
   #openFlags = 0;

@@ -29,7 +29,8 @@ import { Origins } from "./overlay-origin.ts";
 import { removeTree } from "./overlay-remove.ts";
 import { openDirectory } from "./overlay-source.ts";
 import { openUpper } from "./overlay-upper.ts";
-import { MARK_IMPURE, OverlayXattrs } from "./overlay-xattrs.ts";
+import { storedProtection } from "./overlay-protattr.ts";
+import { MARK_IMPURE, MARK_PROTATTR, OverlayXattrs } from "./overlay-xattrs.ts";
 import {
   ConfigError,
   descriptorLimit,
@@ -314,7 +315,9 @@ class Opening {
     found.key = top;
     if (this.#upper !== 0) {
       const fd = this.#inodes.acquire(this.#upper);
-      if (fd >= 0 && this.#xattrs.marks(fd) & MARK_IMPURE) found.flags |= NODE_IMPURE;
+      const marks = fd < 0 ? 0 : this.#xattrs.marks(fd);
+      if (marks & MARK_IMPURE) found.flags |= NODE_IMPURE;
+      if (marks & MARK_PROTATTR) found.flags |= storedProtection(this.#xattrs, fd);
       this.#inodes.release(this.#upper);
     }
     const first = found.slots[0]!;
