@@ -439,9 +439,9 @@ function describeCache({ passthrough }: VfsMountConfig): string {
 }
 
 function accessTimes(options: MountOptions): AccessTimes {
-  const { noatime, extraFlags } = options;
+  const { noatime, readOnly, extraFlags } = options;
   return {
-    noatime,
+    noatime: noatime || readOnly,
     strictatime: (extraFlags & MS_STRICTATIME) !== 0,
     nodiratime: (extraFlags & MS_NODIRATIME) !== 0,
   };

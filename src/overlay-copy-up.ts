@@ -21,23 +21,29 @@ import {
   O_TMPFILE,
   O_WRONLY,
   RENAME_NOREPLACE,
-  STATX_ATTR_IMMUTABLE,
   S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
   stat,
-  statx,
   timespec,
 } from "./abi-linux.ts";
-import { ENOENT, ENOSPC, EPERM, EROFS, EXDEV } from "./errno.ts";
+import { ENOENT, ENOSPC, EOPNOTSUPP, EPERM, EROFS, EXDEV } from "./errno.ts";
 import { SYMLINK_TARGET_MAX } from "./limits.ts";
+import { log } from "./log.ts";
 import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
 import { copyContents } from "./overlay-contents.ts";
 import { DOT, EMPTY } from "./overlay-base.ts";
 import { OverlayLookup } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
-import { NODE_IMPURE, NODE_INDEXED, NODE_METACOPY, NODE_ORIGIN } from "./overlay-node-record.ts";
+import {
+  NODE_IMPURE,
+  NODE_INDEXED,
+  NODE_METACOPY,
+  NODE_ORIGIN,
+  NODE_PROTECTED,
+} from "./overlay-node-record.ts";
+import { hostProtection, storeProtection } from "./overlay-protattr.ts";
 import { copyU64, readU64 } from "./request.ts";
 import {
   close,
@@ -53,7 +59,6 @@ import {
   readlinkat,
   renameat2,
   setxattr,
-  statx as statxCall,
   symlinkat,
   ftruncate,
   unlinkat,
@@ -69,7 +74,6 @@ const times = smallMemory(2 * timespec.sizeof);
 const parentTimes = smallMemory(2 * timespec.sizeof);
 const capability = smallMemory(64);
 const target = smallMemory(SYMLINK_TARGET_MAX + 1);
-const attributes = smallMemory(statx.sizeof);
 const copyName = new EntryName();
 const temporaryName = new EntryName();
 const indexName = new EntryName();
@@ -135,7 +139,9 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const dirfd = upperParent === 0 ? -1 : files.inodes.acquire(upperParent);
     let result =
       from < 0 ? from : upperParent !== 0 && dirfd < 0 ? dirfd : fstat(from, source.address);
-    if (result >= 0 && isImmutable(from)) result = -EPERM;
+    // Whoever is about to change it has looked at that; what is in it can be changed anyway.
+    const protection = result < 0 ? 0 : hostProtection(from);
+    nodes.setFlags(node, protection);
     if (result >= 0)
       result = this.#copyFile(node, from, nodes.layer(record), extent, parent, dirfd);
     if (upperParent !== 0) files.inodes.release(upperParent);
@@ -336,8 +342,20 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     if (result >= 0 && (mode & S_IFMT) !== S_IFLNK) result = this.#chmod(to, mode & 0o7777);
     if (result >= 0 && this.#keepsOrigin(node, mode)) result = this.#writeOrigin(to, from, layer);
     if (result >= 0 && isMetacopy) result = this.xattrs.write(to, "metacopy", EMPTY.address, 0);
+    if (result >= 0) result = this.#keepProtection(node, to);
     if (result >= 0) result = setTimes(to, source);
     return result;
+  }
+
+  #keepProtection(node: number, to: number): number {
+    const protection = this.nodes.flags(node) & NODE_PROTECTED;
+    if (protection === 0) return 0;
+    const result = this.share.hasXattrs
+      ? storeProtection(this.xattrs, to, protection)
+      : -EOPNOTSUPP;
+    if (result !== -EPERM && result !== -EOPNOTSUPP) return result;
+    log.warnLimited("a file that may not be changed will be like any other at the next mount");
+    return 0;
   }
 
   #chmod(fd: number, mode: number): number {
@@ -485,12 +503,6 @@ export abstract class OverlayCopyUp extends OverlayLookup {
 }
 
 const OPAQUE_FILE = cstring(".wh..wh..opq");
-
-function isImmutable(fd: number): boolean {
-  const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
-  if (statxCall(fd, EMPTY.address, flags, 0, attributes.address) < 0) return false;
-  return (attributes.view.getUint32(statx.stx_attributes, true) & STATX_ATTR_IMMUTABLE) !== 0;
-}
 
 /** The times of a struct stat, as utimensat(2) takes them. */
 function keepTimes(from: Memory, into: Memory): void {

@@ -34,11 +34,13 @@ import {
   NODE_WHITEOUT_FILES,
   STACK_XWHITEOUTS,
 } from "./overlay-node-record.ts";
+import { storedProtection } from "./overlay-protattr.ts";
 import {
   MARK_IMPURE,
   MARK_METACOPY,
   MARK_OPAQUE,
   MARK_ORIGIN,
+  MARK_PROTATTR,
   MARK_REDIRECT,
   MARK_WHITEOUT,
   MARK_XWHITEOUTS,
@@ -190,12 +192,21 @@ export abstract class OverlayLookup extends OverlayBase {
     found.key = this.#slot;
     this.foundIno(this.#slot, this.stat);
     if (this.#marks & MARK_IMPURE) found.flags |= NODE_IMPURE;
+    if (this.#marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
     if (kind === DIRECTORY) return this.#marks & MARK_OPAQUE ? 0 : 1;
     if (this.#marks & MARK_ORIGIN) this.#identify();
     if (!(this.#marks & MARK_METACOPY)) return 0;
     if (!this.config.metacopy) return this.#refuse("metadata copy");
     found.flags |= NODE_METACOPY;
     return 1;
+  }
+
+  #storedProtection(): number {
+    const { inodes } = this.files;
+    const fd = inodes.acquire(this.#slot);
+    const found = fd < 0 ? 0 : storedProtection(this.xattrs, fd);
+    inodes.release(this.#slot);
+    return found;
   }
 
   /** Goes down a directory's stack until something hides what is below. */
@@ -402,6 +413,7 @@ export abstract class OverlayLookup extends OverlayBase {
     found.key = this.#slot;
     found.mode = this.#mode;
     found.flags |= NODE_ORIGIN;
+    if (this.#marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
     if (this.#marks & MARK_METACOPY) {
       if (!this.config.metacopy) return this.#refuse("metadata copy");
       found.flags |= NODE_METACOPY;

@@ -60,7 +60,8 @@ export abstract class OverlayRemove extends OverlayMake {
     let result = nodes.acquire(parent) ? 0 : -ESTALE;
     if (result >= 0 && !this.name.set(name)) result = -ENAMETOOLONG;
     const node = result < 0 ? result : this.find(parent, this.name);
-    const directory = node < 0 ? node : this.copyUp(parent);
+    let directory = node < 0 ? node : this.mayRemove(parent, node);
+    if (directory >= 0) directory = this.copyUp(parent);
     if (directory > 0) {
       // Whose other names stay is told how many they are.
       if (this.isLinkedBelow(node)) result = Math.min(0, this.copyUp(node, DATA));

@@ -71,6 +71,10 @@ export abstract class OverlayRename extends OverlayRemove {
     if (victim !== 0 && flags & RENAME_NOREPLACE) return -EEXIST;
     if (victim === 0 && isExchange) return -ENOENT;
     if (node === victim) return 0;
+    let allowed = this.mayRemove(parent, node);
+    if (allowed >= 0)
+      allowed = victim === 0 ? this.mayAdd(newParent) : this.mayRemove(newParent, victim);
+    if (allowed < 0) return allowed;
     const isDirectory = nodes.type(node) === S_IFDIR;
     if (victim !== 0 && !isExchange && (nodes.type(victim) === S_IFDIR) !== isDirectory)
       return isDirectory ? -ENOTDIR : -EISDIR;
