@@ -143,13 +143,13 @@ describe("the statistics of bench.ts", () => {
     record(results, "memory", "fast", { value: 3, unit: "MiB" });
     const rows = table({ results, targets: specs, cpu: false });
     expect(rows).toEqual([
-      ["figure", "bare", "ours", "slow", "fast", "ours to best peer"],
+      ["figure", "bare", "ours to bare", "slow to bare", "fast to bare", "ours to best peer"],
       ["create", "1000 /s", "0.50", "0.10", "0.25", "2.00 fast"],
       ["untar", "1 s", "0.25", "fails", "0.50", "0.50 fast"],
       ["memory", "", "30 MiB", "", "3 MiB", ""],
     ]);
     expect(markdown(rows).split("\n").slice(0, 3)).toEqual([
-      "| figure | bare | ours | slow | fast | ours to best peer |",
+      "| figure | bare | ours to bare | slow to bare | fast to bare | ours to best peer |",
       "|---|--:|--:|--:|--:|--:|",
       "| create | 1000 /s | 0.50 | 0.10 | 0.25 | 2.00 fast |",
     ]);
