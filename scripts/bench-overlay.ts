@@ -420,11 +420,25 @@ function dataScenarios(): Scenario[] {
 
 // --- The daemon by itself
 
-const daemon: Scenario = {
+function start(count: number): Scenario {
+  const name = count === 1 ? "start" : `start-${count}`;
+  return {
+    group: "daemon",
+    figures: [name],
+    async run(bench, target: OverlayTarget) {
+      const lower = layers(bench, name, count, () => {});
+      await target.mounted(lower, async () =>
+        bench.report(name, target.name, { value: target.startMs, unit: "ms" }),
+      );
+    },
+  };
+}
+
+const memory: Scenario = {
   group: "daemon",
-  figures: ["start", "start-100", "memory-idle", "memory-walked", "rss-walked", "descriptors"],
+  figures: ["memory-idle", "memory-walked", "rss-walked", "descriptors"],
   async run(bench, target: OverlayTarget) {
-    const isProcess = target.spec.role !== "bare";
+    if (target.spec.role === "bare") return;
     const tell = (name: string, value: number, unit: string): void => {
       if (bench.wanted.has(name)) bench.report(name, target.name, { value, unit });
     };
@@ -435,11 +449,7 @@ const daemon: Scenario = {
     });
     const lower = layers(bench, "walked", 2, (paths) => spread(paths, walked, ""));
     await target.mounted(lower, async () => {
-      tell("start", target.startMs, "ms");
-      if (!isProcess) return;
       tell("memory-idle", target.footprint().pss, "MiB");
-      if (!daemon.figures.some((name) => /walked|desc/.test(name) && bench.wanted.has(name)))
-        return;
       await runTogether([walked]);
       await target.settle();
       const { rss, pss, descriptors } = target.footprint();
@@ -447,9 +457,6 @@ const daemon: Scenario = {
       tell("rss-walked", rss, "MiB");
       tell("descriptors", descriptors, "");
     });
-    if (!bench.wanted.has("start-100")) return;
-    const many = layers(bench, "start-100", 100, () => {});
-    await target.mounted(many, async () => tell("start-100", target.startMs, "ms"));
   },
 };
 
@@ -465,5 +472,7 @@ export const OVERLAY_SCENARIOS: readonly Scenario[] = [
   metadata(4),
   trees,
   ...dataScenarios(),
-  daemon,
+  start(1),
+  start(100),
+  memory,
 ];

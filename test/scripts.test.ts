@@ -47,6 +47,11 @@ describe("the arguments of bench.ts", () => {
     ["ours without its source", ["--ours", "true {mnt}"]],
     ["two targets of one name", ["--peer", "x=a {src} {mnt}", "--peer", "x=b {src} {mnt}"]],
     ["a peer called bare", ["--peer", "bare=a {src} {mnt}"]],
+    ["a time-out of overlays", ["--overlay", "--timeout", "1"]],
+    ["a source of overlays", ["--overlay", "--peer", "x=a {src} {mnt}"]],
+    ["a peer called kernel", ["--overlay", "--peer", "kernel=a {options} {mnt}"]],
+    ["a figure of overlays among the others", ["--only", "copy-up"]],
+    ["overlays beside the VFS's cost", ["--vfs", "--overlay"]],
     ["figures beside the VFS's cost", ["--vfs", "--only", "create"]],
   ])("%s is refused", (_, argv) => {
     expect(() => parseBenchArguments(argv)).toThrow(BenchUsageError);
@@ -71,6 +76,14 @@ describe("the arguments of bench.ts", () => {
       vfs: true,
       rounds: 3,
     });
+  });
+
+  test("overlays have figures of their own, and layers for a source", () => {
+    const options = parseBenchArguments(["--overlay", "--only", "copy-up-small,lookup-100"]);
+    if (typeof options === "string") throw new Error(options);
+    expect([...options.figures]).toEqual(["copy-up-small", "copy-up-small-volatile", "lookup-100"]);
+    expect(options.ours[0]?.command).toContain("overlay -o {options} {mnt}");
+    expect(parseBenchArguments(["--overlay", "--list"])).toBe("list-overlay");
   });
 
   test("a command without a name replaces ours, one with a name stands beside it", () => {
