@@ -21,7 +21,7 @@ import { MAX_WRITE } from "./limits.ts";
 import { cstring, map, smallMemory, type Address } from "./memory.ts";
 import { DOT } from "./overlay-base.ts";
 import { OverlayFiles } from "./overlay-files.ts";
-import { nameLengthAt } from "./overlay-list.ts";
+import { ABOVE_SHIFT, nameLengthAt, TYPE_MASK } from "./overlay-list.ts";
 import { EntryName } from "./overlay-name.ts";
 import type { DirectoryOut, OpenOut } from "./reply.ts";
 import { close, dup3, fdatasync, fsync, memfd_create, pread64, pwrite64 } from "./syscall.ts";
@@ -39,6 +39,9 @@ const place = smallMemory(8);
 const listedName = new EntryName();
 
 export abstract class OverlayDirectories extends OverlayFiles {
+  /** The version of the directory at hand that its list is of; -1 if it has changed since. */
+  #listed = -1;
+
   override opendir(_context: Context, nodeid: number, _flags: number, out: OpenOut): number {
     const { nodes, files } = this;
     let result = nodes.acquire(nodeid) ? 0 : -ESTALE;
@@ -108,7 +111,11 @@ export abstract class OverlayDirectories extends OverlayFiles {
     let result = nodes.acquire(nodeid) ? handles.fd(fh) : -ESTALE;
     const offset = offsetHigh * 2 ** 32 + offsetLow;
     if (result !== -ESTALE && (offset === 0 || result < 0)) result = this.#begin(nodeid, fh);
-    if (result >= 0) result = this.#fill(nodeid, result, offset, out, plus);
+    if (result >= 0) {
+      // What the list knows of layers holds as long as nothing was changed.
+      this.#listed = handles.isAt(fh, nodes.version(nodeid), 1) ? nodes.version(nodeid) : -1;
+      result = this.#fill(nodeid, result, offset, out, plus);
+    }
     nodes.release(nodeid);
     handles.release(fh);
     return result;
@@ -167,6 +174,7 @@ export abstract class OverlayDirectories extends OverlayFiles {
     const { bytes, view } = page;
     const name = at + NAME;
     const length = nameLengthAt(page, name);
+    const type = view.getUint8(at + d_type);
     const isDots =
       bytes[name] === 0x2e && (length === 1 || (length === 2 && bytes[name + 1] === 0x2e));
     if (!out.begin(length)) return false;
@@ -175,7 +183,7 @@ export abstract class OverlayDirectories extends OverlayFiles {
     if (!isDots && (plus || isUnknown)) {
       const { nodes } = this;
       if (!listedName.setFrom(page, name, length)) return true;
-      const node = this.find(nodeid, listedName);
+      const node = this.find(nodeid, listedName, type >> ABOVE_SHIFT, this.#listed);
       if (node === -ENOENT) return true; // it was removed meanwhile
       if (node > 0) {
         view.setInt32(at + d_ino, nodes.inoLow(node), true);
@@ -185,7 +193,7 @@ export abstract class OverlayDirectories extends OverlayFiles {
         else nodes.forget(node, 1);
       }
     }
-    out.commit(page, name, length, at + d_ino, at + d_off, view.getUint8(at + d_type));
+    out.commit(page, name, length, at + d_ino, at + d_off, type & TYPE_MASK);
     return true;
   }
 }

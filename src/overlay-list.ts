@@ -36,6 +36,13 @@ import { close, getdents64, munmap, newfstatat } from "./syscall.ts";
 
 const { d_ino, d_off, d_reclen, d_type } = linux_dirent64;
 const NAME = LINUX_DIRENT64_NAME;
+/**
+ * Types take half of a byte. The other half says how many layers above have nothing of the name,
+ * which saves whoever looks it up next to look there.
+ */
+export const TYPE_MASK = 15;
+export const ABOVE_SHIFT = 4;
+const ABOVE_MAX = 15;
 const FIRST_SIZE = 1 << 18;
 const FIRST_SLOTS = 1 << 10;
 
@@ -176,6 +183,8 @@ export abstract class OverlayList extends OverlayProtection {
   protected readonly list = entryList;
   /** O_* by which the layers' directories are opened. */
   #openFlags = 0;
+  /** How many layers were listed before the one at hand, or as many as can be noted. */
+  #above = 0;
 
   /**
    * Puts what is in the acquired directory into `list`. An inode number of 0 says that it takes a
@@ -192,6 +201,7 @@ export abstract class OverlayList extends OverlayProtection {
     // A file that was copied up, or a directory that is merged, has another's inode number.
     const isPure = stack === 0 && !(nodes.flags(node) & NODE_IMPURE);
     const isIno = isPure || this.config.fastIno;
+    this.#above = 0;
     let result = upper === 0 ? 0 : this.#addLayer(upper, isIno, stack === 0, false);
     this.#openFlags |= O_NOATIME;
     for (let record = stack; record !== 0 && result >= 0; record = nodes.below(record)) {
@@ -249,6 +259,7 @@ export abstract class OverlayList extends OverlayProtection {
     }
     close(fd);
     if (!isLast) this.#indexFrom(before);
+    this.#above = Math.min(this.#above + 1, ABOVE_MAX);
     return read;
   }
 
@@ -288,7 +299,7 @@ export abstract class OverlayList extends OverlayProtection {
       return;
     }
     if (list.has(scan, at + NAME, length)) return;
-    const entry = list.add(scan, at + NAME, length, type);
+    const entry = list.add(scan, at + NAME, length, type | (this.#above << ABOVE_SHIFT));
     const { view } = list.memory;
     const low = scan.view.getUint32(at + d_ino, true);
     const high = scan.view.getUint32(at + d_ino + 4, true);

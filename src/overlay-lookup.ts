@@ -117,16 +117,17 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /**
-   * The node of a name in an acquired directory, with 1 added to its lookup count. Returns it, or
-   * -errno (ENOENT).
+   * The node of a name in an acquired directory, with 1 added to its lookup count. Of the
+   * directory's own layers, the first `above` are known to have had nothing of that name when its
+   * version was `listed`. Returns the node, or -errno (ENOENT).
    */
-  protected find(parent: number, name: EntryName): number {
+  protected find(parent: number, name: EntryName, above = 0, listed = 0): number {
     const { nodes, found } = this;
     for (;;) {
       const known = nodes.child(parent, name);
       if (known !== 0) return known;
       const version = nodes.version(parent);
-      const result = this.#look(parent, name);
+      const result = this.#look(parent, name, version === listed ? above : 0);
       if (result < 0) {
         this.#abandon();
         if (version === nodes.version(parent)) return result;
@@ -145,7 +146,7 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /** Fills `found` with what the layers have under a name. Returns 0 or -errno. */
-  #look(parent: number, name: EntryName): number {
+  #look(parent: number, name: EntryName, above: number): number {
     const { found, nodes } = this;
     found.clear();
     if (nodes.type(parent) !== S_IFDIR) return -ENOTDIR;
@@ -154,7 +155,10 @@ export abstract class OverlayLookup extends OverlayBase {
     const stack = nodes.stack(parent);
     let goesOn = true;
     let redirect: string | undefined;
-    if (upper !== 0) {
+    let skipped = above;
+    if (upper !== 0 && skipped > 0) {
+      skipped--;
+    } else if (upper !== 0) {
       const kind = this.#probe(parent, upper, name, true, stack === 0);
       if (kind < 0) return kind;
       if (kind === WHITEOUT) return -ENOENT;
@@ -169,7 +173,7 @@ export abstract class OverlayLookup extends OverlayBase {
       }
     }
     if (goesOn && redirect === undefined && stack !== 0) {
-      const result = this.#lookBelow(parent, name);
+      const result = this.#lookBelow(parent, name, skipped);
       if (result < 0) return result;
     } else if (goesOn && redirect !== undefined) {
       const result = this.#follow(redirect, parent, -1);
@@ -209,10 +213,15 @@ export abstract class OverlayLookup extends OverlayBase {
     return found;
   }
 
-  /** Goes down a directory's stack until something hides what is below. */
-  #lookBelow(parent: number, name: EntryName): number {
+  /**
+   * Goes down a directory's stack, without its first `skipped`, until something hides what is
+   * below.
+   */
+  #lookBelow(parent: number, name: EntryName, skipped: number): number {
     const { nodes } = this;
+    let position = 0;
     for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
+      if (position++ < skipped) continue;
       const isLast = nodes.below(record) === 0;
       const kind = this.#probe(parent, nodes.slot(record), name, false, isLast);
       if (kind < 0) return kind;
@@ -286,7 +295,7 @@ export abstract class OverlayLookup extends OverlayBase {
     const dirfd = files.inodes.acquire(directory);
     const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
     let kind = fd;
-    if (fd >= 0) kind = this.#classify(fd, isUpper, isLast);
+    if (fd >= 0) kind = this.#classify(dirfd, name, fd, isUpper, isLast);
     else if (fd === -ENOENT)
       kind = !isLast && this.#hidesByFile(node, dirfd, name) ? WHITEOUT : NOTHING;
     files.inodes.release(directory);
@@ -294,7 +303,7 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /** Takes over `fd`. */
-  #classify(fd: number, isUpper: boolean, isLast: boolean): number {
+  #classify(dirfd: number, name: EntryName, fd: number, isUpper: boolean, isLast: boolean): number {
     const { stat: memory } = this;
     fstat(fd, memory.address);
     const mode = memory.view.getUint32(stat.st_mode, true);
@@ -303,7 +312,7 @@ export abstract class OverlayLookup extends OverlayBase {
     const marks = isUpper || !isLast || this.config.metacopy;
     this.#marks = 0;
     if (marks && !isWhiteout && (type === S_IFDIR || type === S_IFREG || isUpper)) {
-      this.#marks = this.xattrs.marks(fd);
+      this.#marks = this.xattrs.marksAt(dirfd, name.address, fd);
       if (type === S_IFREG && this.#marks & MARK_WHITEOUT)
         isWhiteout = memory.view.getUint32(stat.st_size, true) === 0;
       if (type === S_IFDIR && !isLast && this.#hasOpaqueFile(fd)) this.#marks |= MARK_OPAQUE;

@@ -49,6 +49,7 @@ const EVERYWHERE = {
   faccessat2: 439,
   mount_setattr: 442,
   fchmodat2: 452,
+  listxattrat: 465,
 } as const;
 
 const NR = { ...(process.arch === "arm64" ? ARM64 : X64), ...EVERYWHERE };
@@ -130,6 +131,7 @@ const raw = linkSymbols({
   setxattr: { ptr, args: ["i32", "u64", "u64", "u64", "u64", "i32"], returns: "i32" },
   getxattr: { ptr, args: ["i32", "u64", "u64", "u64", "u64"], returns: "i32" },
   listxattr: { ptr, args: ["i32", "u64", "u64", "u64"], returns: "i32" },
+  listxattrat: { ptr, args: ["i32", "i32", "u64", "i32", "u64", "u64"], returns: "i32" },
   removexattr: { ptr, args: ["i32", "u64", "u64"], returns: "i32" },
   fsetxattr: { ptr, args: ["i32", "i32", "u64", "u64", "u64", "i32"], returns: "i32" },
   fgetxattr: { ptr, args: ["i32", "i32", "u64", "u64", "u64"], returns: "i32" },
@@ -286,6 +288,13 @@ export const getxattr = (path: Address, name: Address, value: Address, size: num
   raw.getxattr(NR.getxattr, path, name, value, size);
 export const listxattr = (path: Address, list: Address, size: number): number =>
   raw.listxattr(NR.listxattr, path, list, size);
+export const listxattrat = (
+  dirfd: number,
+  path: Address,
+  flags: number,
+  list: Address,
+  size: number,
+): number => raw.listxattrat(NR.listxattrat, dirfd, path, flags, list, size);
 export const removexattr = (path: Address, name: Address): number =>
   raw.removexattr(NR.removexattr, path, name);
 export const fsetxattr = (
