@@ -47,6 +47,7 @@ import { hostProtection, storeProtection } from "./overlay-protattr.ts";
 import { copyU64, readU64 } from "./request.ts";
 import {
   close,
+  fchmod,
   fchmodat,
   fchownat,
   fstat,
@@ -339,7 +340,8 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const gid = view.getUint32(stat.st_gid, true);
     let result = fchownat(to, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
     if (result >= 0) result = this.xattrs.copy(from, to);
-    if (result >= 0 && (mode & S_IFMT) !== S_IFLNK) result = this.#chmod(to, mode & 0o7777);
+    if (result >= 0 && (mode & S_IFMT) === S_IFREG) result = fchmod(to, mode & 0o7777);
+    else if (result >= 0 && (mode & S_IFMT) !== S_IFLNK) result = this.#chmod(to, mode & 0o7777);
     if (result >= 0 && this.#keepsOrigin(node, mode)) result = this.#writeOrigin(to, from, layer);
     if (result >= 0 && isMetacopy) result = this.xattrs.write(to, "metacopy", EMPTY.address, 0);
     if (result >= 0) result = this.#keepProtection(node, to);
@@ -372,7 +374,11 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   #writeOrigin(to: number, from: number, layer: number): number {
     if (!this.share.hasXattrs) return 0;
     const length = this.origins.encode(from, layer);
-    const result = this.xattrs.write(to, "origin", this.origins.encoded.address, length);
+    const { address } = this.origins.encoded;
+    const isOpen = (source.view.getUint32(stat.st_mode, true) & S_IFMT) === S_IFREG;
+    const result = isOpen
+      ? this.xattrs.writeOpen(to, "origin", address, length)
+      : this.xattrs.write(to, "origin", address, length);
     // Links and special files have no attributes that begin with `user.`.
     return result === -EPERM && this.config.userxattr ? 0 : result;
   }

@@ -5,7 +5,7 @@ import { AT_SYMLINK_NOFOLLOW, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "./abi-linux
 import { ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE } from "./errno.ts";
 import { cstring, map, smallMemory, type Address, type Memory } from "./memory.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
-import { getxattr, listxattr, listxattrat, removexattr, setxattr } from "./syscall.ts";
+import { fsetxattr, getxattr, listxattr, listxattrat, removexattr, setxattr } from "./syscall.ts";
 
 /** What a file is marked as. */
 export const MARK_OPAQUE = 1;
@@ -139,6 +139,11 @@ export class OverlayXattrs {
   /** Returns 0 or -errno. */
   write(fd: number, name: PrivateName, from: Address, length: number): number {
     return setxattr(this.#proc.path(fd), this.#names[name].address, from, length, 0);
+  }
+
+  /** The same for a descriptor that is not an O_PATH one: it takes no path. */
+  writeOpen(fd: number, name: PrivateName, from: Address, length: number): number {
+    return fsetxattr(fd, this.#names[name].address, from, length, 0);
   }
 
   /** The same with a text whose characters are bytes. */
