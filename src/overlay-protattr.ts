@@ -1,8 +1,10 @@
-// That a file may not be changed (immutable) or only be added to (append-only), as chattr(1) sets it.
+// That a file may not be changed (immutable) or only be added to (append-only), as chattr(1) sets
+// it.
 //
-// A file of the upper layer can't be so on the host: it could not get its name nor attributes of the
-// overlay's own, and nothing could be copied up into such a directory. So there it is the attribute
-// `overlay.protattr`, a text of `a` and `i`, as the kernel's overlayfs keeps it since 5.15.
+// A file of the upper layer can't be so on the host: it could not get its name nor attributes of
+// the overlay's own, and nothing could be copied up into such a directory. So there it is the
+// attribute `overlay.protattr`, a text of `a` and `i`, as the kernel's overlayfs keeps it since
+// 5.15.
 
 import {
   AT_EMPTY_PATH,
