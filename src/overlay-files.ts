@@ -186,6 +186,7 @@ export abstract class OverlayFiles extends OverlayAttributes {
     const from = this.#follow(nodeidIn, fhIn);
     const to = from < 0 ? from : this.#follow(nodeidOut, fhOut);
     if (to < 0) return to;
+    if (this.mayAdd(nodeidOut) < 0) return -EPERM;
     const { files } = this;
     return files.copyFileRange(context, from, fhIn, offsetIn, to, fhOut, offsetOut, length, flags);
   }

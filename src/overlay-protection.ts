@@ -33,7 +33,7 @@ export abstract class OverlayProtection extends OverlayCopyUp {
     return this.protection(node) === 0 ? 0 : -EPERM;
   }
 
-  /** Whether something may be made in a directory. Returns 0 or -EPERM. */
+  /** Whether something may be made in a directory, or added to a file. Returns 0 or -EPERM. */
   protected mayAdd(directory: number): number {
     return this.protection(directory) & NODE_IMMUTABLE ? -EPERM : 0;
   }

@@ -232,6 +232,37 @@ describe.skipIf(whyNoOverlays !== undefined)("as the kernel's overlayfs", () => 
         expect(found[1]).toEqual(found[0]!);
       });
 
+  for (const [flagName, flag] of [
+    ["immutable", c.FS_IMMUTABLE_FL],
+    ["append-only", c.FS_APPEND_FL],
+  ] as const)
+    test(`${flagName}, with a file that was opened before`, async () => {
+      const found: unknown[] = [];
+      for (const system of [KERNEL, OURS]) {
+        const layers = makeLayers(`open-${flagName}-${system.name}`);
+        for (const name of ["f", "other"]) writeFileSync(`${layers.lower[0]}/${name}`, "data");
+        const results = await during(system, layers, (base) => {
+          const [fd, other] = ["f", "other"].map((name) => c.open(`${base}/${name}`, abi.O_RDWR));
+          expect(setFlags(`${base}/f`, flag)).toBe(0);
+          const copied = c.copyFileRange(other!, 0, fd!, 0, 4);
+          const done = [
+            copied,
+            c.pwrite(fd!, "x", 0),
+            c.fallocate(fd!, 0, 0, 100),
+            c.fallocate(fd!, abi.FALLOC_FL_ZERO_RANGE, 0, 10),
+            c.ftruncate(fd!, 1),
+            c.fchmod(fd!, 0o600),
+            c.futimens(fd!, [c.NOW, c.NOW]),
+          ].map((result) => (result < 0 ? errnoName(result) : result));
+          c.close(fd!);
+          c.close(other!);
+          return done;
+        });
+        found.push(results);
+      }
+      expect(found[1]).toEqual(found[0]);
+    });
+
   test("what is set on the overlay protects at once", async () => {
     for (const system of [KERNEL, OURS]) {
       const layers = makeLayers(`at-once-${system.name}`);
