@@ -518,7 +518,8 @@ function keepTimes(from: Memory, into: Memory): void {
   copyU64(from.view, stat.st_mtime_nsec, into.view, timespec.sizeof + timespec.tv_nsec);
 }
 
-function setTimes(fd: number, from: Memory): number {
+/** Gives the file behind `fd` the times of a struct stat. Returns 0 or -errno. */
+export function setTimes(fd: number, from: Memory): number {
   keepTimes(from, times);
   return utimensat(fd, EMPTY.address, times.address, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
 }

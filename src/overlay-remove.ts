@@ -24,7 +24,7 @@ import type { Context } from "./filesystem.ts";
 import { PAGE_SIZE, map, smallMemory, type Address, type Memory } from "./memory.ts";
 import { EMPTY } from "./overlay-base.ts";
 import { whiteoutPath } from "./overlay-lookup.ts";
-import { DATA } from "./overlay-copy-up.ts";
+import { DATA, setTimes } from "./overlay-copy-up.ts";
 import { OverlayMake } from "./overlay-make.ts";
 import type { EntryName } from "./overlay-name.ts";
 import type { Name } from "./request.ts";
@@ -186,7 +186,8 @@ export abstract class OverlayRemove extends OverlayMake {
     if (done >= 0) done = this.xattrs.copy(old, fd);
     const mode = view.getUint32(stat.st_mode, true) & 0o7777;
     if (done >= 0) done = fchmodat(proc.dirfd, proc.name(fd), mode);
-    return done < 0 ? done : this.setOpaque(fd);
+    if (done >= 0) done = this.setOpaque(fd);
+    return done < 0 ? done : setTimes(fd, clearedStat);
   }
 
   /**

@@ -27,7 +27,7 @@
 //   operation or another mount, keeps it in the other; and the same files share one.
 
 import { chmodSync, mkdirSync, rmSync } from "node:fs";
-import { ENOENT } from "../../src/errno.ts";
+import { EINVAL, EISDIR, ENOENT } from "../../src/errno.ts";
 import {
   Disk,
   isMounted,
@@ -345,7 +345,8 @@ class Trial {
     const what = `step ${this.position.after}, ${operation[1]}`;
     const isSame = operation[1] === "chmod" || operation[1] === "fchmod";
     const [one, other] = isSame ? [expected, actual].map(withoutCtime) : [expected, actual];
-    return this.#differs(what, comparable(one), comparable(withListed(other, one)));
+    const results = [one, withListed(other, one)].map((each) => withoutOffset(operation, each));
+    return this.#differs(what, comparable(results[0]), comparable(results[1]));
   }
 
   async #compareTrees(path: string): Promise<OverlayDifference | undefined> {
@@ -437,6 +438,12 @@ function withoutCopyTime(expected: unknown, actual: unknown): unknown {
   const copied = Object.fromEntries(entries);
   if (expected["mtime"] === "now" && "changed" in expected) copied["changed"] = actual["changed"];
   return copied;
+}
+
+/** A directory that was listed may stand where the kernel's read(2) finds fault with the offset. */
+function withoutOffset(operation: Operation, value: unknown): unknown {
+  if (operation[1] !== "read" || !isObject(value) || value["result"] !== -EINVAL) return value;
+  return { ...value, result: -EISDIR };
 }
 
 /** What `list` says, where the kernel lists another inode number than stat(2) has. */
