@@ -1,7 +1,7 @@
 // Overlays for tests that say by scripts what the layers are and what is done: the same on the
 // kernel's overlay and on ours, of which each must then show what the other has left.
 
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { expect } from "bun:test";
 import {
   overlaySystem,
@@ -89,6 +89,7 @@ export class Stage implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#mount?.kill();
+    rmSync(this.base, { recursive: true, force: true });
   }
 }
 
@@ -103,7 +104,7 @@ interface Comparison {
   /** Of both mounts. */
   readonly options?: readonly string[];
   /** Done on the mount; what it prints is compared. */
-  readonly script?: string;
+  readonly script?: string | ((stage: Stage) => Promise<string>);
   readonly isReadOnly?: boolean;
 }
 
@@ -116,13 +117,15 @@ export async function compare(
   { make = "true", lower, options = [], script = "true", isReadOnly = false }: Comparison,
 ): Promise<string> {
   await using theirs = await Stage.start(disk, make, lower);
-  await using ours = await Stage.start(disk, make, lower);
+  await using ours = await Stage.start(disk, `cp -a ${theirs.base}/. .`, lower);
   const system = overlaySystem();
   const how = { isReadOnly };
   await theirs.mount(options, kernel, how);
   await ours.mount(options, system, how);
-  const printed = await theirs.do(script);
-  expect(await ours.do(script)).toBe(printed);
+  const run = (stage: Stage): Promise<string> =>
+    typeof script === "string" ? stage.do(script) : script(stage);
+  const printed = await run(theirs);
+  expect(await run(ours)).toBe(printed);
   const tree = await theirs.tree();
   expect(await ours.tree()).toBe(tree);
   await theirs.unmount();
