@@ -167,7 +167,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const hasName = !isFile || !this.#hasTmpfile;
     let result = 0;
     if (isMetacopy) result = ftruncate(made, readU64(source.view, stat.st_size));
-    else if (isFile && extent !== NO_DATA) result = this.#fill(from, made);
+    else if (isFile && extent !== NO_DATA) result = this.#fillFrom(node, made);
     if (result >= 0) result = this.#dress(node, made, from, mode, layer, isMetacopy);
     if (result >= 0 && isFile && !isMetacopy && this.config.fsync) result = fsync(made);
     const isIndexed = this.#isIndexed(mode);
@@ -314,6 +314,16 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const fd = this.files.openAt(workFd, name, O_PATH | O_NOFOLLOW, 0);
     if (fd < 0) this.removeTemporary(mode);
     return fd;
+  }
+
+  /** Copies the data of a node, which need not be where its attributes are. */
+  #fillFrom(node: number, to: number): number {
+    const { inodes } = this.files;
+    const data = this.dataSlot(node);
+    const from = inodes.acquire(data);
+    const result = from < 0 ? from : this.#fill(from, to);
+    inodes.release(data);
+    return result;
   }
 
   #fill(from: number, to: number): number {

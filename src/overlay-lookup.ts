@@ -223,7 +223,8 @@ export abstract class OverlayLookup extends OverlayBase {
     for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
       if (position++ < skipped) continue;
       const isLast = nodes.below(record) === 0;
-      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast);
+      const leads = this.#mayLeadBelow(nodes.layer(record));
+      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast, leads);
       if (kind < 0) return kind;
       if (kind === NOTHING) continue;
       if (kind === WHITEOUT) return 0;
@@ -237,6 +238,11 @@ export abstract class OverlayLookup extends OverlayBase {
       }
     }
     return 0;
+  }
+
+  /** Whether a directory may lead to layers below its own, also where its parent has no part. */
+  #mayLeadBelow(layer: number): boolean {
+    return this.config.redirectDir !== "nofollow" && layer < this.config.lower.length - 1;
   }
 
   /** Enters a lower part. Returns 1 if more may lie below, 0 if not, -errno. */
@@ -282,7 +288,8 @@ export abstract class OverlayLookup extends OverlayBase {
   /**
    * What a layer has under a name. Fills `#slot`, `#marks`, `#mode` and `stat` if it is a file or a
    * directory. `node` is the node that `directory` is a part of, 0 for none; `isLast`: nothing
-   * below that it could hide. Returns NOTHING, FILE, DIRECTORY, WHITEOUT or -errno.
+   * below that it could hide; `leads`: but a directory may lead there. Returns NOTHING, FILE,
+   * DIRECTORY, WHITEOUT or -errno.
    */
   #probe(
     node: number,
@@ -290,12 +297,13 @@ export abstract class OverlayLookup extends OverlayBase {
     name: EntryName,
     isUpper: boolean,
     isLast: boolean,
+    leads = false,
   ): number {
     const { files } = this;
     const dirfd = files.inodes.acquire(directory);
     const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
     let kind = fd;
-    if (fd >= 0) kind = this.#classify(dirfd, name, fd, isUpper, isLast);
+    if (fd >= 0) kind = this.#classify(dirfd, name, fd, isUpper, isLast, leads);
     else if (fd === -ENOENT)
       kind = !isLast && this.#hidesByFile(node, dirfd, name) ? WHITEOUT : NOTHING;
     files.inodes.release(directory);
@@ -303,7 +311,14 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /** Takes over `fd`. */
-  #classify(dirfd: number, name: EntryName, fd: number, isUpper: boolean, isLast: boolean): number {
+  #classify(
+    dirfd: number,
+    name: EntryName,
+    fd: number,
+    isUpper: boolean,
+    isLast: boolean,
+    leads: boolean,
+  ): number {
     const { stat: memory } = this;
     fstat(fd, memory.address);
     const mode = memory.view.getUint32(stat.st_mode, true);
@@ -311,7 +326,10 @@ export abstract class OverlayLookup extends OverlayBase {
     let isWhiteout = type === S_IFCHR && readU64(memory.view, stat.st_rdev) === 0;
     const marks = isUpper || !isLast || this.config.metacopy;
     this.#marks = 0;
-    if (marks && !isWhiteout && (type === S_IFDIR || type === S_IFREG || isUpper)) {
+    const isMarked = marks
+      ? type === S_IFDIR || type === S_IFREG || isUpper
+      : type === S_IFDIR && leads;
+    if (isMarked && !isWhiteout) {
       this.#marks = this.xattrs.marksAt(dirfd, name.address, fd);
       if (type === S_IFREG && this.#marks & MARK_WHITEOUT)
         isWhiteout = memory.view.getUint32(stat.st_size, true) === 0;
@@ -456,9 +474,7 @@ export abstract class OverlayLookup extends OverlayBase {
     const text = fd < 0 ? undefined : this.xattrs.readText(fd, "redirect");
     inodes.release(slot);
     const follows = this.config.redirectDir !== "nofollow";
-    const isSound =
-      text !== undefined && text !== "" && (text.startsWith("/") || !text.includes("/"));
-    if (follows && isSound) return text;
+    if (follows && text !== undefined && isRedirect(text)) return text;
     this.#refuse("redirect");
     return undefined;
   }
@@ -501,14 +517,20 @@ export abstract class OverlayLookup extends OverlayBase {
   #walkStops = false;
   #walkRedirect: string | undefined;
 
-  /** Goes along a path from a directory of a layer. Returns what kind of thing is at its end. */
+  /**
+   * Goes along a path from a directory of a layer. Returns what kind of thing is at its end.
+   * `#walkRedirect` is the path for the layers below, if directories on the way have redirects.
+   */
   #walk(root: number, path: string): number {
     const parts = path.split("/").filter((part) => part !== "");
     let directory = root;
     let kind: number = NOTHING;
+    let below = "";
+    let isRedirected = false;
+    let index = 0;
     this.#walkStops = false;
-    this.#walkRedirect = undefined;
-    for (const [index, part] of parts.entries()) {
+    for (; ; index++) {
+      const part = parts[index]!;
       kind = component.setText(part) ? this.#probe(0, directory, component, false, false) : NOTHING;
       if (directory !== root) this.files.forgetSlot(directory);
       if (kind < 0 || index === parts.length - 1) break;
@@ -523,20 +545,16 @@ export abstract class OverlayLookup extends OverlayBase {
       directory = this.#slot;
       // What is hidden below a directory on the way is hidden as well.
       if (this.#marks & MARK_OPAQUE) this.#walkStops = true;
-      if (this.#marks & MARK_REDIRECT) this.#walkRedirect = this.#onTheWay(parts, index);
+      const redirect = this.#marks & MARK_REDIRECT ? this.#readRedirect(directory) : part;
+      if (redirect === undefined) {
+        this.files.forgetSlot(directory);
+        return -EPERM;
+      }
+      isRedirected ||= (this.#marks & MARK_REDIRECT) !== 0;
+      below = redirect.startsWith("/") ? redirect : `${below}/${redirect}`;
     }
+    this.#walkRedirect = isRedirected ? [below, ...parts.slice(index)].join("/") : undefined;
     return kind;
-  }
-
-  /** The path below, when a directory on the way has a redirect of its own. */
-  #onTheWay(parts: string[], index: number): string | undefined {
-    const redirect = this.#readRedirect(this.#slot);
-    if (redirect === undefined) return undefined;
-    const rest = parts.slice(index + 1);
-    const before = redirect.startsWith("/")
-      ? [redirect.slice(1)]
-      : [...parts.slice(0, index), redirect];
-    return `/${[...before, ...rest].join("/")}`;
   }
 
   /** The data of a metadata copy, in the layers that have only that. */
@@ -589,6 +607,12 @@ export abstract class OverlayLookup extends OverlayBase {
     close(fd);
     return (marks & MARK_WHITEOUT) !== 0;
   }
+}
+
+/** Whether a redirect is a name, or an absolute path, and stays in its layer. */
+function isRedirect(text: string): boolean {
+  const names = text.startsWith("/") ? text.slice(1).split("/") : [text];
+  return names.every((name) => name !== "" && name !== "." && name !== ".." && !name.includes("/"));
 }
 
 /** Whether a name says that another one is hidden. */
