@@ -16,7 +16,8 @@
 // - holes in files that were copied up: see `seekData` in overlay-operations.ts;
 // - what a descriptor that only reads sees through mmap(2) after a copy-up: the kernel maps the old
 //   file, whereas read(2) reads the new one;
-// - changes by descriptor of a file whose last name is gone: the kernel copies it up, and its name is
+// - changes by descriptor of a file whose last name is gone: the kernel copies it up, and its name
+//   is
 //   there again after the next mount, or that fails because another file has its name;
 // - names that are listed, but not there: the kernel lists the whiteouts of a directory which is in
 //   one layer only;
