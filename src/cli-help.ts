@@ -102,7 +102,6 @@ OVERLAY OPTIONS
                     or not even that. The default is on, with userxattr nofollow.
   index=on|off      Hard links in lower layers stay together. The default is off.
   metacopy=on|off   A change of owner or mode copies no data. The default is off.
-  nfs_export=on|off File handles of directories last; turns index on. The default is off.
   xino=on|auto|off  Inode numbers last from mount to mount. The default is auto, if possible.
   uuid=auto|on|null|off
                     An identity stored in the upper layer. The default is auto.
@@ -116,7 +115,7 @@ OVERLAY OPTIONS
                     Ids in the layers are shown as others. The default is to leave them.
   squash_to_uid=ID, squash_to_gid=ID, squash_to_root
                     Everything is shown as theirs. The default is to leave ids as they are.
-  noacl             No POSIX ACLs. The default is to have them.
+  noacl             No POSIX ACLs. The default is to have them, unless xattr_permissions is given.
   noxattrs=0|1      No extended attributes for users. The default is 0.
   writeback=0|1     The kernel collects writes and sends them later. The default is 0.
   xattr_permissions=0|1|2

@@ -20,7 +20,7 @@ import {
   AT_STATX_SYNC_TYPE,
   AT_SYMLINK_NOFOLLOW,
 } from "./abi-linux.ts";
-import { ENODATA, EPERM, ERANGE, EROFS, ESTALE } from "./errno.ts";
+import { ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, EROFS, ESTALE } from "./errno.ts";
 import type { AttrChanges, Context } from "./filesystem.ts";
 import { XATTR_NAME_MAX } from "./limits.ts";
 import { smallMemory } from "./memory.ts";
@@ -28,9 +28,13 @@ import { EMPTY } from "./overlay-base.ts";
 import { ATTRIBUTES, DATA, NO_DATA } from "./overlay-copy-up.ts";
 import { NODE_APPEND, NODE_IMMUTABLE } from "./overlay-node-record.ts";
 import { OverlayRename } from "./overlay-rename.ts";
+import { checkPermission } from "./passthrough-attributes.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
 import { Name, type Bytes } from "./request.ts";
-import { fstat, getxattr, statx as statxCall } from "./syscall.ts";
+import { getxattr, statx as statxCall } from "./syscall.ts";
+import { isAcl } from "./vfs-attributes.ts";
+
+const ACL = "system.posix_acl_";
 
 // Scratch memory of the thread, for all overlays that it serves.
 const layerName = smallMemory(XATTR_NAME_MAX + 1);
@@ -63,6 +67,7 @@ export abstract class OverlayAttributes extends OverlayRename {
     if (result >= 0) {
       statxScratch.i32[statx.stx_ino >> 2] = nodes.inoLow(nodeid);
       statxScratch.i32[(statx.stx_ino >> 2) + 1] = nodes.inoHigh(nodeid);
+      this.overrides?.showStatx(fd, this.layerOf(nodeid, slot), statxScratch);
       if (this.showsOneLink(nodeid)) statxScratch.u32[statx.stx_nlink >> 2] = 1;
       out.attrTimeout = this.attrTimeout(nodeid);
       out.copyStatx(statxScratch);
@@ -104,14 +109,10 @@ export abstract class OverlayAttributes extends OverlayRename {
 
   /** It has the mode that is asked for already: no reason to copy a lower file up. */
   #changesNothing(node: number, changes: AttrChanges): boolean {
-    const { nodes, files, stat: memory } = this;
+    const { nodes, stat: memory } = this;
     const asked = changes.valid & ~(FATTR_FH | FATTR_LOCKOWNER);
     if (asked !== FATTR_MODE || nodes.upper(node) !== 0 || this.share.workFd < 0) return false;
-    const slot = nodes.top(node);
-    const fd = files.inodes.acquire(slot);
-    const result = fd < 0 ? fd : fstat(fd, memory.address);
-    files.inodes.release(slot);
-    if (result < 0) return false;
+    if (this.statNode(node) < 0) return false;
     return ((memory.view.getUint32(stat.st_mode, true) ^ changes.mode) & 0o7777) === 0;
   }
 
@@ -127,7 +128,8 @@ export abstract class OverlayAttributes extends OverlayRename {
   override access(context: Context, nodeid: number, mask: number): number {
     const { nodes } = this;
     const isThere = nodes.acquire(nodeid);
-    let result = isThere ? this.files.access(context, nodes.top(nodeid), mask) : -ESTALE;
+    let result = isThere ? this.statNode(nodeid) : -ESTALE;
+    if (result >= 0) result = checkPermission(context, this.stat, mask);
     if (result >= 0 && mask & 2 && this.share.workFd < 0 && nodes.type(nodeid) === S_IFREG)
       result = -EROFS;
     nodes.release(nodeid);
@@ -148,6 +150,7 @@ export abstract class OverlayAttributes extends OverlayRename {
 
   override getxattr(context: Context, nodeid: number, name: Name, out: DataOut): number {
     const { nodes } = this;
+    if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
     if (inLayer === undefined) return -ENODATA;
     const result = nodes.acquire(nodeid)
@@ -166,8 +169,9 @@ export abstract class OverlayAttributes extends OverlayRename {
     extraFlags: number,
   ): number {
     const { nodes } = this;
+    if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
-    if (inLayer === undefined) return -EPERM;
+    if (inLayer === undefined) return isAcl(name) ? -EOPNOTSUPP : -EPERM;
     const allowed = nodes.acquire(nodeid) ? this.mayChange(nodeid) : -ESTALE;
     const slot = allowed < 0 ? allowed : this.copyUp(nodeid);
     const result =
@@ -178,6 +182,7 @@ export abstract class OverlayAttributes extends OverlayRename {
 
   override removexattr(context: Context, nodeid: number, name: Name): number {
     const { nodes, files } = this;
+    if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
     if (inLayer === undefined) return -ENODATA;
     let result = nodes.acquire(nodeid) ? this.mayChange(nodeid) : -ESTALE;
@@ -209,7 +214,7 @@ export abstract class OverlayAttributes extends OverlayRename {
     const names = text.split("\0").filter((name) => name !== "");
     const shown = names
       .map((name) => this.xattrs.toUser(name))
-      .filter((name) => name !== undefined);
+      .filter((name) => name !== undefined && !(this.config.noacl && name.startsWith(ACL)));
     if (shown.length === names.length && shown.every((name, index) => name === names[index]))
       return length;
     const bytes = Buffer.from(shown.map((name) => `${name}\0`).join(""), "latin1");
@@ -222,7 +227,9 @@ export abstract class OverlayAttributes extends OverlayRename {
   #toLayer(name: Name): Name | undefined {
     // 't', 'u': of the overlay's own, and of most others, this is all that is needed.
     const first = name.byte(0);
-    if (first !== 0x74 && first !== 0x75) return name;
+    const isOther = first !== 0x74 && first !== 0x75;
+    if (isOther && !this.config.noacl) return name;
+    if (this.config.noacl && isAcl(name)) return undefined;
     const text = Buffer.from(name.bytes).toString("latin1");
     if (!this.xattrs.isPrivate(text)) return name;
     const inLayer = this.xattrs.toLayer(text);

@@ -7,7 +7,7 @@
 // is the whole.
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
-import { S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
+import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
 import { FileSystem } from "./filesystem.ts";
 import { cstring, smallMemory, type Memory } from "./memory.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
@@ -17,6 +17,7 @@ import { EntryName } from "./overlay-name.ts";
 import { NODE_INDEXED, NODE_METACOPY } from "./overlay-node-record.ts";
 import { NodeTable, type NodeAreas } from "./overlay-nodes.ts";
 import { Origins, type HandleLayer } from "./overlay-origin.ts";
+import { OverriddenFiles, Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
 import { OverlayXattrs } from "./overlay-xattrs.ts";
 import type { PassthroughShare, ServingThread } from "./passthrough.ts";
 import type { AttrOut, AttrReply, EntryOut } from "./reply.ts";
@@ -47,6 +48,11 @@ export interface OverlayShare {
   readonly isStacked: boolean;
   /** Whether the upper layer keeps the overlay's own attributes. */
   readonly hasXattrs: boolean;
+  /**
+   * With `xattrPermissions`: in which attribute owner and mode of files are, in the upper layer and
+   * then in the lower ones. Otherwise undefined.
+   */
+  readonly overrides: readonly Override[] | undefined;
 }
 
 export const EMPTY = cstring("");
@@ -62,6 +68,8 @@ export abstract class OverlayBase extends FileSystem {
   protected readonly nodes: NodeTable;
   protected readonly xattrs: OverlayXattrs;
   protected readonly origins: Origins;
+  /** Undefined where owners and modes are in the inodes of all layers. */
+  protected readonly overrides: Overrides | undefined;
   protected readonly thread: ServingThread;
   protected readonly found = new Found();
   /** The names of the request at hand. */
@@ -75,11 +83,22 @@ export abstract class OverlayBase extends FileSystem {
     this.share = share;
     this.config = share.config;
     this.thread = thread;
-    this.files = new LayerFiles(memory, share.files, thread, (slot) => this.nodes.owner(slot));
+    const { overrides } = share;
+    const owner = (slot: number): number => this.nodes.owner(slot);
+    this.files =
+      overrides === undefined
+        ? new LayerFiles(memory, share.files, thread, owner)
+        : new OverriddenFiles(memory, share.files, thread, owner, overrides);
+    this.files.syncs = this.config.fsync;
+    if (overrides !== undefined) this.overrides = new Overrides(this.files.proc, overrides);
     this.nodes = new NodeTable(memory, share.nodes, share.retains, (slot) =>
       this.files.forgetSlot(slot),
     );
-    this.xattrs = new OverlayXattrs(this.files.proc, share.config.userxattr);
+    this.xattrs = new OverlayXattrs(
+      this.files.proc,
+      share.config.userxattr,
+      overrides !== undefined,
+    );
     this.origins = new Origins(share.layers);
   }
 
@@ -105,7 +124,7 @@ export abstract class OverlayBase extends FileSystem {
 
   /** Fills `entry` with an acquired or looked-up node. Returns 0 or -errno. */
   protected enter(node: number, entry: EntryOut): number {
-    const result = this.#statNode(node);
+    const result = this.statNode(node);
     if (result < 0) return result;
     entry.nodeid = node;
     entry.generation = this.nodes.generation(node);
@@ -117,7 +136,7 @@ export abstract class OverlayBase extends FileSystem {
 
   /** Fills `out` with the attributes of an acquired node. Returns 0 or -errno. */
   protected showAttr(node: number, out: AttrReply): number {
-    const result = this.#statNode(node);
+    const result = this.statNode(node);
     if (result < 0) return result;
     out.attrTimeout = this.attrTimeout(node);
     this.#show(node, out.attr);
@@ -131,13 +150,21 @@ export abstract class OverlayBase extends FileSystem {
     return stack !== 0 && (nodes.upper(node) !== 0 || nodes.below(stack) !== 0);
   }
 
-  #statNode(node: number): number {
+  /** Fills `stat` with what its topmost file is. Returns 0 or -errno. */
+  protected statNode(node: number): number {
     const { inodes } = this.files;
     const slot = this.nodes.top(node);
     const fd = inodes.acquire(slot);
     const result = fd < 0 ? fd : fstat(fd, this.stat.address);
+    if (result >= 0) this.overrides?.show(fd, this.layerOf(node, slot), this.stat);
     inodes.release(slot);
     return result;
+  }
+
+  /** The number of the layer that the node's topmost file, which is `slot`, is in. */
+  protected layerOf(node: number, slot: number): number {
+    const { nodes } = this;
+    return slot === nodes.upper(node) ? UPPER_LAYER : nodes.layer(nodes.stack(node));
   }
 
   /** What is in `stat`, as it is to be seen. */
@@ -164,6 +191,11 @@ export abstract class OverlayBase extends FileSystem {
     if (fd >= 0 && fstat(fd, this.stat.address) >= 0)
       attr.blocks = this.stat.view.getUint32(stat.st_blocks, true);
     this.files.inodes.release(slot);
+  }
+
+  /** What the kernel writes by itself it synchronises as the caller has asked for. */
+  protected mayOpenBacked(flags: number): boolean {
+    return this.config.fsync || !(flags & O_DSYNC);
   }
 
   /** How long the kernel may keep the attributes of a node, in seconds. */

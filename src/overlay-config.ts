@@ -26,12 +26,12 @@ import { ConfigError } from "./passthrough-config.ts";
  *
  * - `on`: the new name says where the rest is (`redirect` attributes are made and followed).
  * - `follow`: not possible (EXDEV), but what others have renamed so is found.
- * - `nofollow`: not possible, and `redirect` attributes mean nothing.
+ * - `nofollow`: not possible, and what has a `redirect` can't be used (EPERM).
  */
 export type RedirectDir = "on" | "follow" | "nofollow";
 const REDIRECT_DIR = ["on", "follow", "nofollow", "off"] as const;
 
-/** Inode numbers that stay: if they can be had, whenever, or only within one mount. */
+/** Inode numbers that stay from mount to mount: or nothing, otherwise as far as possible. */
 export type Xino = "on" | "off" | "auto";
 const XINO = ["on", "off", "auto"] as const;
 
@@ -47,8 +47,7 @@ const UUID = ["auto", "on", "null", "off"] as const;
 export type XattrPermissions = 0 | 1 | 2;
 
 /** What may have been asked for by name; otherwise it is given up where it can't be had. */
-export type OverlayFeature =
-  "redirectDir" | "index" | "metacopy" | "xino" | "nfsExport" | "uuid" | "userxattr";
+export type OverlayFeature = "redirectDir" | "index" | "metacopy" | "xino" | "uuid" | "userxattr";
 
 export interface OverlayConfig {
   /** The lower layers, the topmost first; absolute paths. At least one. */
@@ -76,8 +75,6 @@ export interface OverlayConfig {
   readonly volatile: boolean;
   /** fsync(2) and the like reach the upper layer. The default is true, with `volatile` false. */
   readonly fsync: boolean;
-  /** Every directory that is copied up is indexed. The default is false. */
-  readonly nfsExport: boolean;
   /** The default is "auto". */
   readonly uuid: OverlayUuid;
   /** How long the kernel may keep names and attributes, in seconds. The default is 86400. */
@@ -120,7 +117,7 @@ export function overlayConfig(given: OverlayGiven): OverlayConfig {
   const { upper, work, userxattr = false, noxattrs = false, writeback = false } = given;
   const hasUpper = upper !== undefined;
   const metacopy = given.metacopy ?? false;
-  const nfsExport = given.nfsExport ?? false;
+  const xattrPermissions = given.xattrPermissions ?? 0;
   const config: OverlayConfig = {
     lower: given.lower ?? [],
     data: given.data ?? [],
@@ -128,21 +125,20 @@ export function overlayConfig(given: OverlayGiven): OverlayConfig {
     work,
     redirectDir: redirectDir(given),
     // Without an upper layer there is nothing that these would be for.
-    index: hasUpper && (given.index ?? nfsExport),
+    index: hasUpper && (given.index ?? false),
     volatile: hasUpper && (given.volatile ?? false),
     uuid: !hasUpper && given.uuid === "on" ? "null" : (given.uuid ?? "auto"),
     metacopy,
     xino: given.xino ?? "auto",
     userxattr,
     fsync: given.fsync ?? given.volatile !== true,
-    nfsExport,
     timeout: given.timeout ?? DEFAULT_TIMEOUT,
     staticNlink: given.staticNlink ?? false,
-    noacl: given.noacl ?? noxattrs,
+    noacl: xattrPermissions !== 0 || (given.noacl ?? noxattrs),
     noxattrs,
     writeback,
     kernelPassthrough: given.kernelPassthrough ?? !writeback,
-    xattrPermissions: given.xattrPermissions ?? 0,
+    xattrPermissions,
     fastIno: given.fastIno ?? false,
     aufsWhiteouts: given.aufsWhiteouts ?? true,
     explicit: FEATURES.filter((feature) => given[feature] !== undefined),
@@ -156,17 +152,16 @@ const FEATURES: readonly OverlayFeature[] = [
   "index",
   "metacopy",
   "xino",
-  "nfsExport",
   "uuid",
   "userxattr",
 ];
 
 function redirectDir(given: OverlayGiven): RedirectDir {
-  const { redirectDir: asked, upper, userxattr, nfsExport } = given;
+  const { redirectDir: asked, upper, userxattr } = given;
   if (asked === "off") return userxattr ? "nofollow" : "follow";
   if (asked === "on") return upper === undefined ? "follow" : "on";
   if (asked !== undefined) return asked;
-  if (userxattr === true || (nfsExport === true && upper === undefined)) return "nofollow";
+  if (userxattr === true) return "nofollow";
   return upper === undefined ? "follow" : "on";
 }
 
@@ -199,18 +194,6 @@ function contradictions(given: OverlayGiven, config: OverlayConfig): [boolean, s
       config.metacopy && redirect !== "on" && !(upper === undefined && redirect === "follow"),
       `metacopy=on needs redirect_dir=on, and redirect_dir=${redirect} is given: ` +
         "leave one of them out",
-    ],
-    [
-      config.nfsExport && given.index === false,
-      "nfs_export=on needs index=on, and index=off is given: leave one of them out",
-    ],
-    [
-      config.nfsExport && upper === undefined && config.redirectDir !== "nofollow",
-      "nfs_export=on without an upperdir needs redirect_dir=nofollow",
-    ],
-    [
-      config.nfsExport && config.metacopy,
-      "nfs_export=on and metacopy=on exclude each other: leave one of them out",
     ],
     [
       config.userxattr && config.redirectDir !== "nofollow",
@@ -339,7 +322,7 @@ function pick<Choice extends string>(value: string | undefined, from: readonly C
 }
 
 const onOff =
-  (key: "index" | "metacopy" | "nfsExport" | "aufsWhiteouts"): Reader =>
+  (key: "index" | "metacopy" | "aufsWhiteouts"): Reader =>
   ({ given }, value) =>
     void (given[key] = pick(value, ["on", "off"]) === "on");
 
@@ -401,6 +384,13 @@ const verity: Reader = (_read, value) => {
     throw new ConfigError("is not supported: digests of lower files are not checked; leave it out");
 };
 
+const nfsExport: Reader = (_read, value) => {
+  if (pick(value, ["off", "on"]) === "on")
+    throw new ConfigError(
+      "is not supported: file handles are good as long as the mount knows the file; leave it out",
+    );
+};
+
 /** What is of no concern here; `threaded` is said by the number of workers. */
 const ignore: Reader = () => {};
 
@@ -421,7 +411,7 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["redirect-dir", ({ given }, value) => void (given.redirectDir = pick(value, REDIRECT_DIR))],
   ["index", onOff("index")],
   ["metacopy", onOff("metacopy")],
-  ["nfs-export", onOff("nfsExport")],
+  ["nfs-export", nfsExport],
   ["xino", ({ given }, value) => void (given.xino = pick(value, XINO))],
   ["uuid", ({ given }, value) => void (given.uuid = pick(value, UUID))],
   ["verity", verity],

@@ -140,6 +140,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const dirfd = upperParent === 0 ? -1 : files.inodes.acquire(upperParent);
     let result =
       from < 0 ? from : upperParent !== 0 && dirfd < 0 ? dirfd : fstat(from, source.address);
+    if (result >= 0) this.overrides?.show(from, nodes.layer(record), source);
     // Whoever is about to change it has looked at that; what is in it can be changed anyway.
     const protection = result < 0 ? 0 : hostProtection(from);
     nodes.setFlags(node, protection);
@@ -348,10 +349,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const { view } = source;
     const uid = view.getUint32(stat.st_uid, true);
     const gid = view.getUint32(stat.st_gid, true);
-    let result = fchownat(to, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
-    if (result >= 0) result = this.xattrs.copy(from, to);
-    if (result >= 0 && (mode & S_IFMT) === S_IFREG) result = fchmod(to, mode & 0o7777);
-    else if (result >= 0 && (mode & S_IFMT) !== S_IFLNK) result = this.#chmod(to, mode & 0o7777);
+    let result = this.dress(to, from, uid, gid, mode);
     if (result >= 0 && this.#keepsOrigin(node, mode)) result = this.#writeOrigin(to, from, layer);
     if (result >= 0 && isMetacopy) result = this.xattrs.write(to, "metacopy", EMPTY.address, 0);
     if (result >= 0) result = this.#keepProtection(node, to);
@@ -370,9 +368,21 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     return 0;
   }
 
-  #chmod(fd: number, mode: number): number {
-    const { proc } = this.files;
-    return fchmodat(proc.dirfd, proc.name(fd), mode);
+  /**
+   * Gives a file of the upper layer owner, group and mode, and the attributes of the file `from`.
+   * Returns 0 or -errno.
+   */
+  protected dress(to: number, from: number, uid: number, gid: number, mode: number): number {
+    const { overrides, xattrs, files } = this;
+    let result = 0;
+    if (overrides === undefined)
+      result = fchownat(to, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
+    if (result >= 0) result = xattrs.copy(from, to);
+    if (result < 0) return result;
+    if (overrides !== undefined) return overrides.give(to, uid, gid, mode);
+    if ((mode & S_IFMT) === S_IFLNK) return 0;
+    if ((mode & S_IFMT) === S_IFREG) return fchmod(to, mode & 0o7777);
+    return fchmodat(files.proc.dirfd, files.proc.name(to), mode & 0o7777);
   }
 
   /** A name of a lower file with several, copied up on its own, is a file of its own. */

@@ -60,7 +60,7 @@ export abstract class OverlayFiles extends OverlayAttributes {
       // What kind of handle it becomes is decided, and counted, before another one is opened.
       nodes.lock(nodeid);
       const slot = this.dataSlot(nodeid);
-      files.mayOpenBacked = this.#mayOpenBacked(nodeid, slot);
+      files.mayOpenBacked = this.mayOpenBacked(flags) && this.#isBackable(nodeid, slot);
       result = files.open(context, slot, flags, fuseFlags, out);
       files.mayOpenBacked = true;
       nodes.unlock(nodeid);
@@ -69,7 +69,7 @@ export abstract class OverlayFiles extends OverlayAttributes {
     return result;
   }
 
-  #mayOpenBacked(node: number, slot: number): boolean {
+  #isBackable(node: number, slot: number): boolean {
     const { nodes, files } = this;
     if (this.share.workFd < 0) return true;
     if (slot !== nodes.upper(node)) return false;

@@ -2,7 +2,7 @@
 // layers are. Its inodes are the "slots" of the overlay's nodes; its operations do the work on one
 // file once it is known which one.
 
-import { O_CLOEXEC, O_TRUNC, stat } from "./abi-linux.ts";
+import { O_CLOEXEC, O_SYNC, O_TRUNC, stat } from "./abi-linux.ts";
 import type { Connection, Context } from "./filesystem.ts";
 import type { Address, Memory } from "./memory.ts";
 import { PassthroughFs, type PassthroughShare, type ServingThread } from "./passthrough.ts";
@@ -41,6 +41,8 @@ export class LayerFiles extends PassthroughFs {
   enteredMode = 0;
   /** Whether the kernel may read and write what is opened next by itself. */
   mayOpenBacked = true;
+  /** Whether O_SYNC and O_DSYNC count. */
+  syncs = true;
   readonly #nodeOf: (slot: number) => number;
 
   /** `nodeOf` gives the node that a slot belongs to. */
@@ -65,6 +67,11 @@ export class LayerFiles extends PassthroughFs {
 
   override reopen(fd: number, flags: number): number {
     return super.reopen(fd, flags);
+  }
+
+  protected override hostFlags(flags: number): number {
+    const host = super.hostFlags(flags);
+    return this.syncs ? host : host & ~O_SYNC;
   }
 
   override label(context: Context, fd: number): number {

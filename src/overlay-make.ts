@@ -13,6 +13,7 @@ import {
   O_PATH,
   RENAME_EXCHANGE,
   S_IFCHR,
+  S_IFDIR,
   S_IFMT,
   S_ISGID,
   stat,
@@ -26,6 +27,7 @@ import { OverlayList } from "./overlay-list.ts";
 import { isWhiteoutName, whiteoutPath } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_ORIGIN } from "./overlay-node-record.ts";
+import { UPPER_LAYER } from "./overlay-override.ts";
 import type { EntryOut, OpenOut } from "./reply.ts";
 import type { Name } from "./request.ts";
 import {
@@ -134,6 +136,7 @@ export abstract class OverlayMake extends OverlayList {
     const directory = this.#begin(parent, name);
     const { files } = this;
     const host = flags | O_EXCL;
+    files.mayOpenBacked = this.mayOpenBacked(flags);
     let result = directory;
     if (directory > 0) {
       result = files.create(context, directory, name, host, mode, umask, fuseFlags, entry, out);
@@ -144,6 +147,7 @@ export abstract class OverlayMake extends OverlayList {
         result = this.#leaveStage(stage, directory, result, false);
       }
     }
+    files.mayOpenBacked = true;
     return this.#end(parent, directory, result, entry);
   }
 
@@ -214,8 +218,9 @@ export abstract class OverlayMake extends OverlayList {
       entry.nodeid = 0;
       return node;
     }
-    // What came by a stage has changed since its attributes were read.
-    if (this.#wasStaged) return this.enterFound(node, entry);
+    // What came by a stage has changed since its attributes were read, and directories may be shown
+    // otherwise than they are.
+    if (this.#wasStaged || this.config.staticNlink) return this.enterFound(node, entry);
     entry.nodeid = node;
     entry.generation = this.nodes.generation(node);
     return 0;
@@ -271,6 +276,12 @@ export abstract class OverlayMake extends OverlayList {
     let result = fstat(dirfd, stageStat.address);
     if (result < 0) return result;
     const { view } = stageStat;
+    if (this.overrides !== undefined) {
+      // Who makes a file looks there for the directory's group.
+      if (!this.overrides.read(dirfd, UPPER_LAYER, S_IFDIR)) return 0;
+      const { uid, gid, mode } = this.overrides;
+      return this.overrides.write(fd, uid, gid, mode);
+    }
     if (view.getUint32(stat.st_mode, true) & S_ISGID) {
       const gid = view.getUint32(stat.st_gid, true);
       result = fchownat(fd, EMPTY.address, -1, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);

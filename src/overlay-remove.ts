@@ -1,9 +1,7 @@
 // Removing files: what a lower layer has is hidden by a whiteout.
 
 import {
-  AT_EMPTY_PATH,
   AT_REMOVEDIR,
-  AT_SYMLINK_NOFOLLOW,
   LINUX_DIRENT64_NAME,
   O_CLOEXEC,
   O_CREAT,
@@ -22,16 +20,14 @@ import {
 import { EISDIR, ENAMETOOLONG, ENOTDIR, ENOTEMPTY, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { PAGE_SIZE, map, smallMemory, type Address, type Memory } from "./memory.ts";
-import { EMPTY } from "./overlay-base.ts";
 import { whiteoutPath } from "./overlay-lookup.ts";
 import { DATA, setTimes } from "./overlay-copy-up.ts";
 import { OverlayMake } from "./overlay-make.ts";
+import { UPPER_LAYER } from "./overlay-override.ts";
 import type { EntryName } from "./overlay-name.ts";
 import type { Name } from "./request.ts";
 import {
   close,
-  fchmodat,
-  fchownat,
   fstat,
   getdents64,
   lseek,
@@ -178,14 +174,11 @@ export abstract class OverlayRemove extends OverlayMake {
   #dressLike(fd: number, old: number): number {
     const result = fstat(old, clearedStat.address);
     if (result < 0) return result;
+    this.overrides?.show(old, UPPER_LAYER, clearedStat);
     const { view } = clearedStat;
     const uid = view.getUint32(stat.st_uid, true);
     const gid = view.getUint32(stat.st_gid, true);
-    const { proc } = this.files;
-    let done = fchownat(fd, EMPTY.address, uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
-    if (done >= 0) done = this.xattrs.copy(old, fd);
-    const mode = view.getUint32(stat.st_mode, true) & 0o7777;
-    if (done >= 0) done = fchmodat(proc.dirfd, proc.name(fd), mode);
+    let done = this.dress(fd, old, uid, gid, view.getUint32(stat.st_mode, true));
     if (done >= 0) done = this.setOpaque(fd);
     return done < 0 ? done : setTimes(fd, clearedStat);
   }

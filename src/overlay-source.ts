@@ -190,7 +190,6 @@ function withoutXattrs(config: OverlayConfig, error: number): OverlayConfig {
     ["redirect_dir=on", explicit.includes("redirectDir") && config.redirectDir === "on"],
     ["index=on", explicit.includes("index") && config.index],
     ["metacopy=on", explicit.includes("metacopy") && config.metacopy],
-    ["nfs_export=on", explicit.includes("nfsExport") && config.nfsExport],
     ["xino=on", explicit.includes("xino") && config.xino === "on"],
     ["uuid=on", explicit.includes("uuid") && config.uuid === "on"],
   ].flatMap(([name, isWanted]) => (isWanted === true ? [name] : []));
@@ -207,7 +206,6 @@ function withoutXattrs(config: OverlayConfig, error: number): OverlayConfig {
     redirectDir: "nofollow",
     index: false,
     metacopy: false,
-    nfsExport: false,
     xino: "off",
     uuid: "null",
   };

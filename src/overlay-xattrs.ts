@@ -4,6 +4,7 @@
 import { AT_SYMLINK_NOFOLLOW, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "./abi-linux.ts";
 import { ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE } from "./errno.ts";
 import { cstring, map, smallMemory, type Address, type Memory } from "./memory.ts";
+import { OVERRIDE_PREFIXES } from "./overlay-override.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import { fsetxattr, getxattr, listxattr, listxattrat, removexattr, setxattr } from "./syscall.ts";
 
@@ -43,10 +44,19 @@ const value = map(XATTR_SIZE_MAX);
 const byte = smallMemory(8);
 
 export type PrivateName =
-  "opaque" | "redirect" | "origin" | "metacopy" | "impure" | "nlink" | "protattr" | "upper";
+  | "opaque"
+  | "redirect"
+  | "origin"
+  | "metacopy"
+  | "impure"
+  | "nlink"
+  | "protattr"
+  | "upper"
+  | "uuid";
 
 export class OverlayXattrs {
   readonly #proc: ProcFds;
+  readonly #hasOverrides: boolean;
   /** With the dot at its end. */
   readonly prefix: string;
   readonly #names: Readonly<Record<PrivateName, Memory>>;
@@ -57,9 +67,13 @@ export class OverlayXattrs {
   /** The value that `read` found. */
   readonly value = value;
 
-  /** `isUser`: the attributes begin with `user.`, where `trusted.` ones can't be had. */
-  constructor(proc: ProcFds, isUser: boolean) {
+  /**
+   * `isUser`: the attributes begin with `user.`, where `trusted.` ones can't be had.
+   * `hasOverrides`: owners and modes are in attributes, which are then not for users either.
+   */
+  constructor(proc: ProcFds, isUser: boolean, hasOverrides: boolean) {
     this.#proc = proc;
+    this.#hasOverrides = hasOverrides;
     this.prefix = isUser ? USER : TRUSTED;
     const name = (text: PrivateName): Memory => cstring(this.prefix + text);
     this.#names = {
@@ -71,6 +85,7 @@ export class OverlayXattrs {
       nlink: name("nlink"),
       protattr: name("protattr"),
       upper: name("upper"),
+      uuid: name("uuid"),
     };
     this.#marks = new Map(MARKS.map(([text, mark]) => [this.prefix + text, mark]));
   }
@@ -163,7 +178,11 @@ export class OverlayXattrs {
 
   /** Whether it belongs to the overlay, and is not for its users. */
   isPrivate(name: string): boolean {
-    return name.startsWith(this.prefix) || name.startsWith(FUSE_OVERLAYFS);
+    return (
+      name.startsWith(this.prefix) ||
+      name.startsWith(FUSE_OVERLAYFS) ||
+      (this.#hasOverrides && OVERRIDE_PREFIXES.some((prefix) => name.startsWith(prefix)))
+    );
   }
 
   /** What a user's attribute is called in a layer: those that look like ours are set apart. */
@@ -203,7 +222,8 @@ export class OverlayXattrs {
     if (length < 0) return length === -ENODATA ? 0 : length;
     const result = setxattr(this.#proc.path(to), address, value.address, length, 0);
     // An upper layer without a kind of attributes loses them, but not what grants or denies access.
-    const mayLose = !name.startsWith("security.") && !name.startsWith("system.posix_acl_");
+    const isAcl = name.startsWith("system.posix_acl_") && !this.#hasOverrides;
+    const mayLose = !name.startsWith("security.") && !isAcl;
     if (result === -EOPNOTSUPP && mayLose) return 0;
     // Labels and the like that this process may not set.
     return result === -EPERM && name.startsWith("trusted.") ? 0 : result;

@@ -14,9 +14,9 @@ import {
   stat,
   statfs,
 } from "./abi-linux.ts";
-import { FUSE_PASSTHROUGH, FUSE_ROOT_ID } from "./abi-fuse.ts";
+import { FUSE_ATOMIC_O_TRUNC, FUSE_PASSTHROUGH, FUSE_POSIX_ACL, FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
-import { EEXIST, ENOENT, errnoMessage } from "./errno.ts";
+import { EEXIST, EINVAL, ENODATA, ENOENT, ENOTEMPTY, errnoMessage } from "./errno.ts";
 import type { Wishes } from "./filesystem.ts";
 import { cstring, smallMemory, type Memory } from "./memory.ts";
 import { type LayerShare, type OverlayShare } from "./overlay-base.ts";
@@ -24,6 +24,7 @@ import type { OverlayConfig } from "./overlay-config.ts";
 import { OverlayDirectories } from "./overlay-directories.ts";
 import { Found } from "./overlay-found.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
+import { Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
 import { NodeTable } from "./overlay-nodes.ts";
 import { Origins } from "./overlay-origin.ts";
 import { removeTree } from "./overlay-remove.ts";
@@ -67,6 +68,7 @@ const INDEX = cstring("index");
 const TEST = cstring("#test");
 const INCOMPAT = cstring("work/incompat");
 const VOLATILE = cstring("work/incompat/volatile");
+const UUID_SIZE = 16;
 const NO_UUID = "00000000000000000000000000000000";
 
 export class OverlayFs extends OverlayDirectories {
@@ -74,6 +76,9 @@ export class OverlayFs extends OverlayDirectories {
     super.init(wishes, offeredFlags, offeredFlags2);
     if (wishes.flags2 & offeredFlags2 & FUSE_PASSTHROUGH)
       wishes.maxStackDepth = this.share.isStacked ? 2 : 1;
+    if (this.config.noacl) wishes.flags &= ~FUSE_POSIX_ACL;
+    // Set-id bits that are in an attribute only go if the kernel asks for it.
+    if (this.overrides !== undefined) wishes.flags &= ~FUSE_ATOMIC_O_TRUNC;
   }
 
   /** Gives up cached descriptors, for others that need them. False if there are none to give. */
@@ -142,6 +147,7 @@ function filesConfig(config: OverlayConfig): PassthroughConfig {
     writeback: config.writeback,
     kernelPassthrough: config.kernelPassthrough,
     locks: false,
+    killprivV2: config.xattrPermissions === 0,
   });
 }
 
@@ -152,6 +158,7 @@ type WorkShare = Pick<OverlayShare, "workFd" | "indexSlot" | "makesDevices" | "h
 class Opening {
   readonly #config: OverlayConfig;
   readonly #inodes: InodeTable;
+  readonly #proc: ProcFds;
   readonly #xattrs: OverlayXattrs;
   readonly #stat = smallMemory(stat.sizeof);
   readonly #figures = smallMemory(statfs.sizeof);
@@ -164,8 +171,9 @@ class Opening {
     const proc = new ProcFds(files.procFd);
     const { mntid, useHostIno, inodeFileHandles: fileHandles } = files.config;
     const options = { fileHandles, mntid, useHostIno };
+    this.#proc = proc;
     this.#inodes = new InodeTable(memory, files.areas.inodes, options, proc);
-    this.#xattrs = new OverlayXattrs(proc, config.userxattr);
+    this.#xattrs = new OverlayXattrs(proc, config.userxattr, config.xattrPermissions !== 0);
   }
 
   open(times: AccessTimes | undefined): Omit<OverlayShare, "config" | "files" | "nodes"> {
@@ -175,7 +183,9 @@ class Opening {
     if (work.indexSlot !== 0) this.#checkOrigin(layers, lower[0]!);
     const roots = [this.#upper, ...layers.map(({ root }) => root)].filter((slot) => slot !== 0);
     const retains = roots.every((slot) => this.#inodes.canReopen(slot));
-    return { ...work, layers, retains, isStacked: this.#isStacked };
+    if (this.#upper !== 0) this.#settleIdentity(work.hasXattrs, retains);
+    const overrides = this.#config.xattrPermissions === 0 ? undefined : this.#overrides(layers);
+    return { ...work, layers, retains, isStacked: this.#isStacked, overrides };
   }
 
   #openWritten(times: AccessTimes | undefined): WorkShare {
@@ -219,14 +229,74 @@ class Opening {
     return Buffer.from(bytes.subarray(1, 17)).toString("hex");
   }
 
+  /** What was asked for by name, and can't be had, is refused. */
+  #settleIdentity(hasXattrs: boolean, hasHandles: boolean): void {
+    const { xino, uuid, upper } = this.#config;
+    if (xino === "on" && !(hasXattrs && hasHandles))
+      throw new ConfigError(
+        "xino=on cannot be had: which lower file an upper one comes from is known by its file " +
+          "handle, and a layer's file system has none, or they are not for this user; leave it out",
+      );
+    const fd = this.#inodes.acquire(this.#upper);
+    const result = fd < 0 ? fd : hasXattrs ? this.#settleUuid(fd) : 0;
+    this.#inodes.release(this.#upper);
+    if (result < 0 && uuid === "on")
+      throw new ConfigError(
+        `uuid=on cannot be had: upperdir=${upper} does not store it: ${errnoMessage(result)}`,
+      );
+  }
+
+  /** As the kernel: an upper layer that was used without an identity gets none by `auto`. */
+  #settleUuid(fd: number): number {
+    const { uuid } = this.#config;
+    if (uuid !== "on" && uuid !== "auto") return 0;
+    const stored = this.#xattrs.read(fd, "uuid");
+    if (stored !== -ENODATA) return stored === UUID_SIZE ? 0 : stored < 0 ? stored : -EINVAL;
+    if (uuid === "auto" && this.#xattrs.marks(fd) & MARK_IMPURE) return 0;
+    const { bytes, address } = this.#uuid;
+    crypto.getRandomValues(bytes.subarray(0, UUID_SIZE));
+    // Version 4, variant 1: of random numbers (RFC 9562).
+    bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+    bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+    return this.#xattrs.write(fd, "uuid", address, UUID_SIZE);
+  }
+
+  /** A lower layer was written with such attributes if its root has one. */
+  #overrides(layers: readonly LayerShare[]): Override[] {
+    const lower = layers.map(({ root }) => {
+      const fd = this.#inodes.acquire(root);
+      const override = fd < 0 ? 0 : Overrides.find(this.#proc, fd);
+      this.#inodes.release(root);
+      return override;
+    });
+    return [this.#upper === 0 ? 0 : this.#overrideUpper(), ...lower];
+  }
+
+  #overrideUpper(): Override {
+    const { xattrPermissions, upper } = this.#config;
+    const fd = this.#inodes.acquire(this.#upper);
+    const found = fd < 0 ? 0 : Overrides.find(this.#proc, fd);
+    // Of users' attributes there are two, and the layer goes on with that which it has.
+    const override = xattrPermissions === 2 && found === 3 ? found : xattrPermissions;
+    let result = fd < 0 ? fd : fstat(fd, this.#stat.address);
+    const overrides = new Overrides(this.#proc, [override]);
+    const { view } = this.#stat;
+    const mode = view.getUint32(stat.st_mode, true);
+    if (result >= 0 && !overrides.read(fd, UPPER_LAYER, mode)) {
+      const uid = view.getUint32(stat.st_uid, true);
+      result = overrides.write(fd, uid, view.getUint32(stat.st_gid, true), mode);
+    }
+    this.#inodes.release(this.#upper);
+    if (result >= 0) return override;
+    throw new ConfigError(
+      `xattr_permissions=${xattrPermissions} cannot be had, since upperdir=${upper} does not take ` +
+        `the attribute: ${errnoMessage(result)}; leave it out, or use another file system`,
+    );
+  }
+
   #openWork(dirfd: number, work: string): WorkShare {
     const workFd = this.#makeDirectory(dirfd, WORK, work);
-    if (faccessat(dirfd, VOLATILE.address, 0) === 0)
-      throw new ConfigError(
-        `the overlay of workdir=${work} was volatile and did not end in order, so its upper ` +
-          `layer may be incomplete: begin with new directories, or, if that is acceptable, ` +
-          `remove ${work}/work/incompat/volatile`,
-      );
+    this.#refuseIncompatible(dirfd, work);
     this.#clean(dirfd, work);
     const fresh = this.#makeDirectory(dirfd, WORK, work);
     close(workFd);
@@ -237,6 +307,25 @@ class Opening {
       makesDevices: this.#canMakeDevices(fresh),
       hasXattrs: this.#hasXattrs(fresh),
     };
+  }
+
+  /**
+   * What is in `incompat` says that the upper layer is not like others. It stays when a volatile
+   * mount ends, since what was written may reach the disk later, or never.
+   */
+  #refuseIncompatible(dirfd: number, work: string): void {
+    if (faccessat(dirfd, VOLATILE.address, 0) === 0)
+      throw new ConfigError(
+        `the overlay of workdir=${work} was volatile, so its upper layer is incomplete if the ` +
+          "machine has gone down since: begin with new directories, or, if it has not, remove " +
+          `${work}/work/incompat/volatile`,
+      );
+    const result = unlinkat(dirfd, INCOMPAT.address, AT_REMOVEDIR);
+    if (result === -ENOTEMPTY || result === -EEXIST)
+      throw new ConfigError(
+        `the overlay of workdir=${work} was used in a way that is not known here, by what is in ` +
+          `${work}/work/incompat: use what it was used with, or begin with new directories`,
+      );
   }
 
   #makeDirectory(dirfd: number, name: Memory, work: string): number {

@@ -36,7 +36,7 @@ import {
 import { EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, EPERM, EACCES } from "./errno.ts";
 import { NO_HANDLE, type AttrChanges, type Context } from "./filesystem.ts";
 import { FILE_OFFSET_MAX } from "./limits.ts";
-import { smallMemory } from "./memory.ts";
+import { smallMemory, type Memory } from "./memory.ts";
 import { DOT, EMPTY } from "./passthrough-base.ts";
 import { PassthroughNames } from "./passthrough-names.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
@@ -229,14 +229,7 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     const fd = this.inodes.acquire(nodeid);
     const result = fd < 0 ? fd : fstat(fd, this.stat.address);
     this.inodes.release(nodeid);
-    if (result < 0) return result;
-    const { view } = this.stat;
-    const mode = view.getUint32(stat.st_mode, true);
-    if (context.uid === 0) return mask & 1 && !(mode & 0o111) ? -EACCES : 0;
-    const isOwner = context.uid === view.getUint32(stat.st_uid, true);
-    const isGroup = context.gid === view.getUint32(stat.st_gid, true);
-    const granted = isOwner ? mode >> 6 : isGroup ? mode >> 3 : mode;
-    return (mask & 7 & ~granted) === 0 ? 0 : -EACCES;
+    return result < 0 ? result : checkPermission(context, this.stat, mask);
   }
 
   override statfs(_context: Context, nodeid: number, out: StatfsOut): number {
@@ -342,4 +335,14 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     this.inodes.release(nodeid);
     return result;
   }
+}
+
+/** Whether the mode of a struct stat grants what `mask` asks for. Returns 0 or -EACCES. */
+export function checkPermission({ uid, gid }: Context, { view }: Memory, mask: number): number {
+  const mode = view.getUint32(stat.st_mode, true);
+  if (uid === 0) return mask & 1 && !(mode & 0o111) ? -EACCES : 0;
+  const isOwner = uid === view.getUint32(stat.st_uid, true);
+  const isGroup = gid === view.getUint32(stat.st_gid, true);
+  const granted = isOwner ? mode >> 6 : isGroup ? mode >> 3 : mode;
+  return (mask & 7 & ~granted) === 0 ? 0 : -EACCES;
 }

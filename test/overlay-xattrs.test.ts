@@ -22,8 +22,8 @@ import { closeAll, getxattr, listxattr, lsetxattr, must, open, setxattr } from "
 import { whyNoMounts } from "./support-mount.ts";
 
 const proc = new ProcFds(ProcFds.openDirectory());
-const trusted = new OverlayXattrs(proc, false);
-const user = new OverlayXattrs(proc, true);
+const trusted = new OverlayXattrs(proc, false, false);
+const user = new OverlayXattrs(proc, true, false);
 
 let base = "";
 let path = "";
