@@ -286,7 +286,8 @@ const mountTable: Table = {
       const before = [inode(source), inode(target)];
       // The kernel copies up what it then can't rename.
       const listed = isDirectoryAt(source) && isDirectoryAt(target) ? c.list(target) : [];
-      if (Array.isArray(listed) && listed.length > 0) return "left out";
+      const isThere = (name: string): boolean => typeof c.lstat(`${target}/${name}`) !== "number";
+      if (Array.isArray(listed) && listed.some(isThere)) return "left out";
       const error = c.rename(source, target, flags);
       if (error < 0) return error;
       return before[0] === inode(target) && (flags !== 2 || before[1] === inode(source));
