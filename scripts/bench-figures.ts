@@ -11,7 +11,7 @@ import { Target, type TargetSpec } from "./bench-target.ts";
 
 const COMMAND_LIMIT_MS = 180_000;
 const DIRECTORIES = 20;
-const MIB = 1024 * 1024;
+export const MIB = 1024 * 1024;
 
 /** How much is done; the quick sizes are for profiling. */
 export interface Sizes {
@@ -22,6 +22,11 @@ export interface Sizes {
   readonly walkedFiles: number;
   readonly fioBytes: number;
   readonly fioSeconds: number;
+  /** Files of 4 KiB that an overlay copies up, and the bytes of the large one. */
+  readonly copiedFiles: number;
+  readonly copiedBytes: number;
+  /** Entries of a directory that is merged from two layers. */
+  readonly mergedEntries: number;
 }
 
 export const FULL: Sizes = {
@@ -31,6 +36,9 @@ export const FULL: Sizes = {
   walkedFiles: 100_000,
   fioBytes: 128 * MIB,
   fioSeconds: 2,
+  copiedFiles: 1000,
+  copiedBytes: 256 * MIB,
+  mergedEntries: 10_000,
 };
 export const QUICK: Sizes = {
   filesAlone: 3000,
@@ -39,6 +47,9 @@ export const QUICK: Sizes = {
   walkedFiles: 20_000,
   fioBytes: 64 * MIB,
   fioSeconds: 1,
+  copiedFiles: 500,
+  copiedBytes: 64 * MIB,
+  mergedEntries: 10_000,
 };
 
 export interface Bench {
@@ -69,7 +80,7 @@ export async function cold(target: Target, what: "all" | "inodes" = "all"): Prom
 }
 
 /** Runs one figure and reports it, with how much processor time the daemon took. */
-async function figure(
+export async function figure(
   bench: Bench,
   target: Target,
   name: string,
@@ -138,7 +149,9 @@ export function endWorkers(): void {
 }
 
 /** All workers prepare, start together, and the time is from the first start to the last end. */
-async function runTogether(jobs: readonly Job[]): Promise<{ seconds: number; operations: number }> {
+export async function runTogether(
+  jobs: readonly Job[],
+): Promise<{ seconds: number; operations: number }> {
   while (crew.length < jobs.length) crew.push(new Worker());
   const workers = crew.slice(0, jobs.length);
   workers.forEach((worker, index) => worker.send(JSON.stringify(jobs[index])));
@@ -216,7 +229,7 @@ interface FioReport {
   }[];
 }
 
-type FioMode = "read" | "write" | "randread" | "randwrite";
+export type FioMode = "read" | "write" | "randread" | "randwrite";
 
 /** Bytes a second over all jobs, and the number of reads or writes. */
 export function parseFio(text: string): { bandwidth: number; operations: number } {
@@ -234,17 +247,23 @@ export function parseFio(text: string): { bandwidth: number; operations: number 
   return { bandwidth, operations };
 }
 
-const FIO_JOBS = 4;
+export const FIO_JOBS = 4;
 
 /** For the time that is set, or `once`: to the end of the files, and of random blocks a quarter. */
-async function runFio(bench: Bench, target: Target, mode: FioMode, jobs: number, once: boolean) {
+export async function runFio(
+  bench: Bench,
+  directory: string,
+  mode: FioMode,
+  jobs: number,
+  once: boolean,
+) {
   const { fioBytes, fioSeconds } = bench.sizes;
   const random = mode.startsWith("rand");
   const timed = ["--time_based", `--runtime=${fioSeconds}`];
   const amount = random ? [`--io_size=${fioBytes / 4}`] : [];
   const { output } = await command("fio", [
     "--name=data",
-    `--directory=${target.path}`,
+    `--directory=${directory}`,
     "--filename_format=data.$jobnum",
     `--rw=${mode}`,
     `--bs=${random ? "4k" : "1m"}`,
@@ -281,11 +300,11 @@ function fio(mode: FioMode, jobs: number, state: "cold" | "warm"): Scenario {
     },
     async run(bench, target) {
       await cold(target);
-      if (state === "warm") await runFio(bench, target, "read", jobs, true);
+      if (state === "warm") await runFio(bench, target.path, "read", jobs, true);
       // Reading for longer would fill the cache, and then read from it.
       const once = state === "cold" && mode.endsWith("read");
       await figure(bench, target, name, async () => {
-        const { bandwidth, operations } = await runFio(bench, target, mode, jobs, once);
+        const { bandwidth, operations } = await runFio(bench, target.path, mode, jobs, once);
         return { value: bandwidth / MIB, unit: "MiB/s", operations };
       });
     },
@@ -305,7 +324,7 @@ function fioScenarios(): Scenario[] {
 /**
  * Runs a program to its end. Throws what it wrote, if it ends with a code that is not in `codes`.
  */
-async function command(
+export async function command(
   program: string,
   parameters: readonly string[],
   {
@@ -334,7 +353,7 @@ async function command(
 }
 
 /** The same tree every time: text files of 0.2 to 16 KiB in two levels of directories. */
-function generateTree(path: string, files: number): void {
+export function generateTree(path: string, files: number): void {
   let state = 12_345;
   const random = (below: number): number => {
     state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fff_ffff;
@@ -351,10 +370,10 @@ function generateTree(path: string, files: number): void {
   }
 }
 
-const archive = (bench: Bench): string => join(bench.directory, "tree.tar");
+export const archive = (bench: Bench): string => join(bench.directory, "tree.tar");
 let archived = false;
 
-async function makeArchive(bench: Bench): Promise<void> {
+export async function makeArchive(bench: Bench): Promise<void> {
   if (archived) return;
   archived = true;
   const tree = join(bench.directory, "tree");

@@ -27,7 +27,7 @@ import {
   O_WRONLY,
   timespec,
 } from "../src/abi-linux.ts";
-import { EEXIST, errnoMessage } from "../src/errno.ts";
+import { EEXIST, ENOENT, errnoMessage } from "../src/errno.ts";
 import { cstring, map, smallMemory, type Address, type Memory } from "../src/memory.ts";
 import * as sys from "../src/syscall.ts";
 
@@ -36,7 +36,10 @@ export const STEPS = [
   "create",
   "fill",
   "stat",
+  "missing",
+  "list",
   "readdir",
+  "change",
   "open",
   "rename",
   "unlink",
@@ -144,15 +147,20 @@ const steps: Record<Step, (prepared: Prepared) => number> = {
     return files.length;
   },
 
-  readdir({ root, directories, files }) {
-    let found = 0;
-    for (const path of directories.slice(1)) {
-      const fd = check(sys.openat(root, path, O_RDONLY | O_DIRECTORY, 0), "open a directory");
-      found += statEntries(fd);
-      sys.close(fd);
+  missing({ root, files }) {
+    for (const path of files) {
+      const result = sys.newfstatat(root, path, statBuffer.address, AT_SYMLINK_NOFOLLOW);
+      if (result !== -ENOENT) throw new Error("stat: there is a file that should not be");
     }
-    if (found !== files.length) throw new Error(`readdir: ${found} of ${files.length} files found`);
-    return found;
+    return files.length;
+  },
+
+  list: (prepared) => readDirectories(prepared, false),
+  readdir: (prepared) => readDirectories(prepared, true),
+
+  change({ root, files }) {
+    for (const path of files) sys.close(check(sys.openat(root, path, O_WRONLY, 0), "change"));
+    return files.length;
   },
 
   open({ root, files }) {
@@ -184,8 +192,19 @@ const steps: Record<Step, (prepared: Prepared) => number> = {
 
 const DOT = 0x2e;
 
-/** Reads a directory to its end and stats what it finds; returns how many that was. */
-function statEntries(fd: number): number {
+function readDirectories({ root, directories, files }: Prepared, stats: boolean): number {
+  let found = 0;
+  for (const path of directories.slice(1)) {
+    const fd = check(sys.openat(root, path, O_RDONLY | O_DIRECTORY, 0), "open a directory");
+    found += readEntries(fd, stats);
+    sys.close(fd);
+  }
+  if (found !== files.length) throw new Error(`readdir: ${found} of ${files.length} files found`);
+  return found;
+}
+
+/** Reads a directory to its end, with a stat of what it finds or not; returns how many that was. */
+function readEntries(fd: number, stats: boolean): number {
   let found = 0;
   for (;;) {
     const filled = check(sys.getdents64(fd, buffer.address, BUFFER_BYTES), "readdir");
@@ -194,7 +213,8 @@ function statEntries(fd: number): number {
       const name = at + LINUX_DIRENT64_NAME;
       if (buffer.bytes[name] !== DOT) {
         const address = buffer.address + name;
-        check(sys.newfstatat(fd, address, statBuffer.address, AT_SYMLINK_NOFOLLOW), "stat");
+        if (stats)
+          check(sys.newfstatat(fd, address, statBuffer.address, AT_SYMLINK_NOFOLLOW), "stat");
         found++;
       }
       at += buffer.view.getUint16(at + linux_dirent64.d_reclen, true);

@@ -121,8 +121,8 @@ export function table({ results, targets, cpu }: TableInput): string[][] {
   const ours = daemons.find(({ role }) => role === "ours")?.name;
   const peers = daemons.filter(({ role }) => role === "peer").map(({ name }) => name);
   const compared = ours !== undefined && peers.length > 0;
-  const head = ["figure", bare, ...daemons.map(({ name }) => name)];
-  if (compared) head.push(`${ours} to best peer`);
+  const head = ["figure", bare, ...daemons.map(({ name }) => `${name} to ${bare}`)];
+  if (compared) head.push(`${ours} to ${peers.length === 1 ? peers[0] : "best peer"}`);
   const rows = [...results].map(([figure, byTarget]) => {
     const cells = daemons.map(({ name }) => cell(byTarget.get(name), byTarget.get(bare), cpu));
     const row = [figure, formatValue(samples(byTarget.get(bare))), ...cells];
@@ -160,7 +160,11 @@ function bestPeer(byTarget: Map<string, Result[]>, ours: string, peers: readonly
     .map((name) => ({ name, value: ratios(byTarget.get(ours), byTarget.get(name)) }))
     .sort((a, b) => (a.value?.median ?? Infinity) - (b.value?.median ?? Infinity));
   const best = ranked[0];
-  return best?.value === undefined ? "" : `${formatRatio(best.value)} ${best.name}`;
+  return best?.value === undefined
+    ? ""
+    : peers.length === 1
+      ? formatRatio(best.value)
+      : `${formatRatio(best.value)} ${best.name}`;
 }
 
 export function markdown(rows: readonly string[][]): string {

@@ -102,14 +102,13 @@ export class Target {
       console.error(`bench: the daemon of ${this.name} ended by itself; starting it again`);
       this.stopNow();
     }
-    const command = fillCommand(this.spec.command, {
-      src: this.source,
-      mnt: this.path,
-      timeout: this.#timeout,
-    });
+    const command = this.fill(this.spec.command);
     const log = openSync(this.#logFile, "a");
     const started = performance.now();
-    this.#daemon = spawn("/bin/sh", ["-c", `exec ${command}`], { stdio: ["ignore", log, log] });
+    this.#daemon = spawn("/bin/sh", ["-c", `exec ${command}`], {
+      cwd: this.cwd,
+      stdio: ["ignore", log, log],
+    });
     closeSync(log);
     while (mountsBelow(this.path).length === 0) {
       this.#checkStart(command, started);
@@ -124,6 +123,15 @@ export class Target {
       await Promise.race([answer, Bun.sleep(50)]);
     }
     this.startMs = performance.now() - started;
+  }
+
+  protected fill(command: string): string {
+    return fillCommand(command, { src: this.source, mnt: this.path, timeout: this.#timeout });
+  }
+
+  /** Where the command runs. */
+  protected get cwd(): string {
+    return process.cwd();
   }
 
   #checkStart(command: string, started: number): void {

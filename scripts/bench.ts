@@ -13,6 +13,13 @@ import { cpus, release, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { endWorkers, FULL, QUICK, SCENARIOS, type Bench, type Scenario } from "./bench-figures.ts";
+import {
+  KERNEL_SPEC,
+  OURS_SPEC,
+  OVERLAY_SCENARIOS,
+  OverlayTarget,
+  PEER_SPEC,
+} from "./bench-overlay.ts";
 import { columns, markdown, record, table, type Results } from "./bench-statistics.ts";
 import { mountsBelow, shellQuote, Target, type TargetSpec } from "./bench-target.ts";
 import { describeVfsCost, measureVfs } from "./bench-vfs.ts";
@@ -29,10 +36,12 @@ const HELP = `Usage: bun scripts/bench.ts [options]
   --ours COMMAND     in place of "dist/fuse-backend passthrough"; NAME=COMMAND for a variant beside
                      it. Repeatable. {src} and {mnt} stand for the directory and the mount point
   --peer NAME=COMMAND  a further daemon; it must stay in the foreground. Repeatable
-  --no-peers         without bindfs and mergerfs
+  --no-peers         without bindfs and mergerfs, or fuse-overlayfs
   --cpu              also show the daemon's processor time, user+system, each operation or in all
   --json FILE        write all measurements
   --markdown         show the table in Markdown
+  --overlay          overlays instead: the kernel's, ours and fuse-overlayfs, side by side. Commands
+                     have {options} in place of {src}. Without --timeout
   --vfs              what the VFS costs instead, as its share of a stat(2) on a mount; only with
                      --dir, --json and --rounds, whose default then is 21
 `;
@@ -56,39 +65,50 @@ export interface BenchOptions {
   readonly markdown: boolean;
   /** What the VFS costs instead of everything else. */
   readonly vfs: boolean;
+  /** Overlays instead of directories. */
+  readonly overlay: boolean;
 }
 
 const WITH_VFS = ["vfs", "dir", "json", "rounds"];
+const BARE_SPEC: TargetSpec = { name: "bare", role: "bare", command: undefined, note: "" };
 const EXECUTABLE = resolve(import.meta.dirname, "../dist/fuse-backend");
 
-export function parseBenchArguments(argv: readonly string[]): BenchOptions | "help" | "list" {
+export function parseBenchArguments(
+  argv: readonly string[],
+): BenchOptions | "help" | "list" | "list-overlay" {
   const { values } = readArguments(argv);
   if (values.help === true) return "help";
-  if (values.list === true) return "list";
+  if (values.list === true) return values.overlay === true ? "list-overlay" : "list";
   const isVfs = values.vfs === true;
   const others = Object.keys(values).filter((name) => !WITH_VFS.includes(name));
   if (isVfs && others.length > 0)
     throw new UsageError(`--vfs and --${others[0]} exclude each other`);
+  const overlay = values.overlay === true;
+  if (overlay && values.timeout !== undefined)
+    throw new UsageError("--overlay and --timeout exclude each other");
   const roundsByDefault = isVfs ? "21" : values.quick === true ? "2" : "5";
-  const ours = (values.ours ?? []).map((text) => namedCommand(text, "ours", "ours"));
-  const peers = (values.peer ?? []).map((text) => namedCommand(text, "peer"));
+  const source = overlay ? "{options}" : "{src}";
+  const ours = (values.ours ?? []).map((text) => namedCommand(text, source, "ours", "ours"));
+  const peers = (values.peer ?? []).map((text) => namedCommand(text, source, "peer"));
+  const bare = overlay ? KERNEL_SPEC : BARE_SPEC;
   const options: BenchOptions = {
     dir: values.dir,
-    figures: chooseFigures(values.only),
+    figures: chooseFigures(values.only, scenariosOf(overlay)),
     rounds: positive("--rounds", values.rounds ?? roundsByDefault, true),
     quick: values.quick === true,
     timeout: positive("--timeout", values.timeout ?? "5", false),
-    ours: ours.some(({ name }) => name === "ours") ? ours : [defaultOurs(), ...ours],
+    ours: ours.some(({ name }) => name === "ours")
+      ? ours
+      : [overlay ? OURS_SPEC : defaultOurs(), ...ours],
     peers,
     findPeers: values["no-peers"] !== true,
     cpu: values.cpu === true,
     json: values.json,
     markdown: values.markdown === true,
     vfs: isVfs,
+    overlay,
   };
-  const names = ["bare", ...options.ours, ...peers].map((each) =>
-    typeof each === "string" ? each : each.name,
-  );
+  const names = [bare, ...options.ours, ...peers].map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw new UsageError(`two targets are called ${twice}`);
   return options;
@@ -114,6 +134,7 @@ function readArguments(argv: readonly string[]) {
         json: { type: "string" },
         markdown: { type: "boolean" },
         vfs: { type: "boolean" },
+        overlay: { type: "boolean" },
         help: { type: "boolean", short: "h" },
       },
     });
@@ -133,13 +154,18 @@ function positive(option: string, text: string, whole: boolean): number {
 }
 
 /** `NAME=COMMAND`, or `COMMAND` alone where there is a name to fall back on. */
-function namedCommand(text: string, role: "ours" | "peer", fallback?: string): TargetSpec {
+function namedCommand(
+  text: string,
+  source: "{src}" | "{options}",
+  role: "ours" | "peer",
+  fallback?: string,
+): TargetSpec {
   const match = /^([\w.+-]+)=(.*)$/s.exec(text);
   const name = match?.[1] ?? fallback;
   const command = match?.[2] ?? text;
   if (name === undefined)
-    throw new UsageError(`--${role} must be NAME='command with {src} {mnt}', not "${text}"`);
-  for (const needed of ["{src}", "{mnt}"])
+    throw new UsageError(`--${role} must be NAME='command with ${source} {mnt}', not "${text}"`);
+  for (const needed of [source, "{mnt}"])
     if (!command.includes(needed))
       throw new UsageError(`the command of ${name} lacks ${needed}: "${command}"`);
   return { name, role, command, note: "as the command says" };
@@ -148,8 +174,8 @@ function namedCommand(text: string, role: "ours" | "peer", fallback?: string): T
 /**
  * Names of figures, parts of names up to a hyphen (`create` for create-1 and create-4), or groups.
  */
-function chooseFigures(only: string | undefined): Set<string> {
-  const all = SCENARIOS.flatMap(({ group, figures }) => figures.map((name) => ({ group, name })));
+function chooseFigures(only: string | undefined, scenarios: readonly Scenario[]): Set<string> {
+  const all = scenarios.flatMap(({ group, figures }) => figures.map((name) => ({ group, name })));
   if (only === undefined) return new Set(all.map(({ name }) => name));
   const chosen = new Set<string>();
   for (const item of only.split(",")) {
@@ -173,8 +199,11 @@ function defaultOurs(): TargetSpec {
   };
 }
 
+const scenariosOf = (overlay: boolean): readonly Scenario[] =>
+  overlay ? OVERLAY_SCENARIOS : SCENARIOS;
+
 /** Peers from the distribution, told to cache as long as the others. */
-function installedPeers(): TargetSpec[] {
+function installedPeers(overlay: boolean): TargetSpec[] {
   const known: TargetSpec[] = [
     {
       name: "bindfs",
@@ -193,7 +222,7 @@ function installedPeers(): TargetSpec[] {
       note: "names and attributes {timeout} s, data until a changed file is opened again",
     },
   ];
-  return known.filter(({ name }) => Bun.which(name) !== null);
+  return (overlay ? [PEER_SPEC] : known).filter(({ name }) => Bun.which(name) !== null);
 }
 
 /** What must be put away however the run ends. */
@@ -230,19 +259,22 @@ function makeTargets(options: BenchOptions): Target[] {
   const targets: Target[] = [];
   const directory = makeDirectory(options, targets);
   const named = new Set(options.peers.map(({ name }) => name));
-  const found = options.findPeers ? installedPeers().filter(({ name }) => !named.has(name)) : [];
+  const found = options.findPeers
+    ? installedPeers(options.overlay).filter(({ name }) => !named.has(name))
+    : [];
   const specs: TargetSpec[] = [
-    { name: "bare", role: "bare", command: undefined, note: "" },
+    options.overlay ? KERNEL_SPEC : BARE_SPEC,
     ...options.ours,
     ...found,
     ...options.peers,
   ];
-  for (const spec of specs) targets.push(new Target(spec, directory, options.timeout));
+  const Kind = options.overlay ? OverlayTarget : Target;
+  for (const spec of specs) targets.push(new Kind(spec, directory, options.timeout));
   return targets;
 }
 
 async function measure(options: BenchOptions, targets: readonly Target[], results: Results) {
-  const scenarios = SCENARIOS.filter(({ figures }) =>
+  const scenarios = scenariosOf(options.overlay).filter(({ figures }) =>
     figures.some((name) => options.figures.has(name)),
   );
   const bench: Bench = {
@@ -259,7 +291,7 @@ async function measure(options: BenchOptions, targets: readonly Target[], result
     await target.start();
     for (const scenario of scenarios) await scenario.setUp?.(bench, target);
   }
-  await warmUp(bench, scenarios, targets);
+  if (!options.overlay) await warmUp(bench, scenarios, targets);
   for (let round = 0; round < options.rounds; round++) {
     for (const scenario of scenarios) {
       console.error(`bench: round ${round + 1}/${options.rounds}: ${scenario.figures.join(" ")}`);
@@ -371,8 +403,8 @@ async function mainVfs(options: BenchOptions): Promise<void> {
     );
 }
 
-function listFigures(): string {
-  const groups = Map.groupBy(SCENARIOS, ({ group }) => group);
+function listFigures(overlay: boolean): string {
+  const groups = Map.groupBy(scenariosOf(overlay), ({ group }) => group);
   return [...groups]
     .map(([group, list]) => `${group}: ${list.flatMap(({ figures }) => figures).join(" ")}`)
     .join("\n");
@@ -388,7 +420,8 @@ if (import.meta.main) {
   try {
     const options = parseBenchArguments(process.argv.slice(2));
     if (options === "help") console.log(HELP);
-    else if (options === "list") console.log(listFigures());
+    else if (options === "list") console.log(listFigures(false));
+    else if (options === "list-overlay") console.log(listFigures(true));
     else await (options.vfs ? mainVfs(options) : main(options));
   } catch (error) {
     console.error(`bench: ${(error as Error).message}`);

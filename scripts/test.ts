@@ -21,6 +21,7 @@ const PROGRAMS: readonly (readonly [program: string, debianPackage: string])[] =
   ["setfattr", "attr"],
   ["setcap", "libcap2-bin"],
   ["mkfs.ext4", "e2fsprogs"],
+  ["mkfs.xfs", "xfsprogs"],
   ["setpriv", "util-linux"],
   ["mount", "mount"],
   ["ps", "procps"],

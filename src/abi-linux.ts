@@ -153,6 +153,10 @@ export const FS_IOC_GETFLAGS = 0x80086601;
 export const FS_IOC_SETFLAGS = 0x40086602;
 export const FS_IOC_FSGETXATTR = 0x801c581f;
 export const FS_IOC_FSSETXATTR = 0x401c5820;
+export const FS_IMMUTABLE_FL = 0x10;
+export const FS_APPEND_FL = 0x20;
+export const FS_XFLAG_IMMUTABLE = 0x08;
+export const FS_XFLAG_APPEND = 0x10;
 export const FS_IOC_GETVERSION = 0x80087601;
 
 export const AF_UNIX = 1;
@@ -165,6 +169,7 @@ export const STATX_BASIC_STATS = 0x7ff;
 export const STATX_BTIME = 0x800;
 export const STATX_MNT_ID = 0x1000;
 export const STATX_ATTR_IMMUTABLE = 0x10;
+export const STATX_ATTR_APPEND = 0x20;
 
 /** struct stat of stat(2), by architecture. */
 export const stat = arm64

@@ -7,7 +7,7 @@
 
 import { readFileSync } from "node:fs";
 import { timespec } from "./abi-linux.ts";
-import { SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
+import { SETTLE_QUEUED, SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import type { SharedLayout } from "./shared-table.ts";
 import { gettid, ppoll } from "./syscall.ts";
@@ -17,6 +17,8 @@ const STRIDE_WORDS = 16;
 // What else is in a worker's line: the number of its thread, and whether it waits for the others.
 const THREAD = 1;
 const SETTLING = 2;
+// How many requests it may have before it that it knows nothing of yet.
+const QUEUED = 3;
 
 export class Activity {
   readonly #words: Int32Array;
@@ -42,9 +44,13 @@ export class Activity {
     return this.#first + worker * STRIDE_WORDS;
   }
 
-  /** To be called on the worker's own thread before it serves. */
-  enter(): void {
+  /**
+   * To be called on the worker's own thread before it serves. `hasQueue`: requests are queued for
+   * this worker alone, and not read by whoever has time.
+   */
+  enter(hasQueue = false): void {
     this.#words[this.#at(this.#own) + THREAD] = gettid();
+    this.#words[this.#at(this.#own) + QUEUED] = hasQueue ? SETTLE_QUEUED : 0;
   }
 
   /** The worker has got a request. */
@@ -70,17 +76,18 @@ export class Activity {
     Atomics.store(this.#words, this.#at(this.#own) + SETTLING, 0);
   }
 
-  /** Whether another worker still has the request in hand that it had when `#seen` was taken. */
+  /** Whether another worker still has requests in hand that it had when `#seen` was taken. */
   #isBusy(): boolean {
     for (let worker = 0; worker < WORKERS_MAX; worker++) {
       const at = this.#at(worker);
       const thread = this.#words[at + THREAD]!;
       if (thread === 0 || worker === this.#own) continue;
-      const seen = this.#seen[worker]!;
-      if (Atomics.load(this.#words, at) !== seen) continue;
+      // Both ends of a request count.
+      const done = Atomics.load(this.#words, at) - this.#seen[worker]!;
+      if ((done | 0) > 2 * this.#words[at + QUEUED]!) continue;
       if (Atomics.load(this.#words, at + SETTLING) !== 0) continue;
       // A worker that has read a request, but has not come to say so, does not sleep.
-      if (seen & 1 || !isAsleep(thread)) return true;
+      if ((done + this.#seen[worker]!) & 1 || !isAsleep(thread)) return true;
     }
     return false;
   }
@@ -103,12 +110,10 @@ export class Activity {
       );
   }
 
-  /**
-   * Whether each of the first `count` workers still has the request that it had at the last call.
-   */
-  areStuck(count: number): boolean {
+  /** Whether each of these workers still has the request that it had at the last call. */
+  areStuck(workers: readonly number[]): boolean {
     let stuck = true;
-    for (let worker = 0; worker < count; worker++) {
+    for (const worker of workers) {
       const now = Atomics.load(this.#words, this.#at(worker));
       if (!(now & 1) || now !== this.#seen[worker]) stuck = false;
       this.#seen[worker] = now;

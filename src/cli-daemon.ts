@@ -3,7 +3,7 @@
 
 import { availableParallelism } from "node:os";
 import type { MountSettings } from "./cli-mount-options.ts";
-import { LOG_FORMATS } from "./cli-options.ts";
+import { IO_URING, LOG_FORMATS } from "./cli-options.ts";
 import { UsageError, type Given } from "./cli-parse.ts";
 import type { DaemonOptions } from "./daemon.ts";
 import { WORKERS_MAX } from "./limits.ts";
@@ -69,6 +69,7 @@ export function daemonOptions(
   return {
     mount,
     workers: given.whole("workers", 1, WORKERS_MAX) ?? defaultWorkers(),
+    ioUring: given.choice("io-uring", IO_URING) ?? "auto",
     background: circumstances.background,
     pidFile: pidFile === undefined ? undefined : absolute(pidFile),
     logLevel: given.choice("log-level", LOG_LEVELS) ?? circumstances.logLevel,

@@ -1,9 +1,11 @@
 // The options of the command line as a table: what the parser accepts and what --help lists. A
 // switch is named for what it turns on, and has an opposite, --no-NAME.
 
+import type { IoUring } from "./daemon-crews.ts";
 import { CACHE_POLICIES, FILE_HANDLES } from "./passthrough-config.ts";
 import { LOG_LEVELS, type Format } from "./log.ts";
 
+export const IO_URING = ["auto", "on", "off"] as const satisfies readonly IoUring[];
 export const LOG_FORMATS = ["text", "json"] as const satisfies readonly Format[];
 
 export interface Option {
@@ -178,7 +180,18 @@ const DAEMON: readonly Option[] = [
   {
     name: "workers",
     value: "N",
-    help: "Threads that serve requests. The default is the number of CPUs, from 2 to 8.",
+    help:
+      "Threads that serve requests; with --io-uring, there is one more, but no more than CPUs. " +
+      "The default is the number of CPUs, from 2 to 8.",
+  },
+  {
+    name: "io-uring",
+    choices: IO_URING,
+    value: "WHEN",
+    help:
+      "Take requests by io_uring, on the CPU that they come from, which answers them sooner " +
+      "(Linux 6.14 and later, if the parameter enable_uring of the module fuse is Y). The " +
+      'default is "auto", where the kernel offers it.',
   },
   {
     name: "request-timeout",

@@ -126,7 +126,7 @@ export class DaemonVfs {
   }: VfsMountConfig): PublishedShare & { readonly memory: Memory } {
     return overlay === undefined
       ? { kind: "passthrough", ...sharePassthrough(passthrough, this.#times) }
-      : { kind: "overlay", ...shareOverlay(settleOverlay(overlay)) };
+      : { kind: "overlay", ...shareOverlay(settleOverlay(overlay), this.#times) };
   }
 
   #mount(backend: Backend): void {

@@ -3,11 +3,12 @@
 // something ended.
 
 import { constants } from "node:os";
+import { FUSE_OVER_IO_URING } from "./abi-fuse.ts";
 import { Activity } from "./activity.ts";
 import { MS_NODIRATIME, MS_STRICTATIME } from "./abi-linux.ts";
 import { errnoMessage, EBUSY, EINVAL } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
-import { SIGNAL_AGAIN_MS, STUCK_CHECK_MS, WORKERS_GROWN_MAX } from "./limits.ts";
+import { SIGNAL_AGAIN_MS, STUCK_CHECK_MS, WORKERS_GROWN_MAX, WORKERS_MAX } from "./limits.ts";
 import { log, type Format, type Level } from "./log.ts";
 import {
   mount,
@@ -24,12 +25,14 @@ import {
 import { helperPath } from "./mount-fusermount.ts";
 import { readProc } from "./mount-info.ts";
 import { locate, prepareSource } from "./mount-point.ts";
+import { planCrews, whyNoRings, type Crew, type IoUring } from "./daemon-crews.ts";
 import { DaemonVfs } from "./daemon-vfs.ts";
 import { checkLayers } from "./overlay-source.ts";
 import { PassthroughFs } from "./passthrough.ts";
 import { Credentials } from "./passthrough-credentials.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
+import { runOn } from "./session-uring.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
 import {
   sourceName,
@@ -57,6 +60,7 @@ export interface DaemonOptions {
   readonly common?: ConnectionConfig;
   readonly mount: MountOptions;
   readonly workers: number;
+  readonly ioUring: IoUring;
   readonly background: boolean;
   readonly pidFile: string | undefined;
   readonly logLevel: Level;
@@ -110,7 +114,8 @@ class Daemon {
   #reloading = Promise.resolve();
   #mountpoint: string;
   #place: MountedPlace | undefined;
-  /** How many workers there are. */
+  /** How many workers there were, and are. */
+  #started = 0;
   #serving = 0;
   #ending: Ending | undefined;
   #endingSince = 0;
@@ -179,6 +184,7 @@ class Daemon {
   async run(ready: () => void): Promise<number> {
     const { vfs: config, dynamic, common } = this.#options;
     const sources = config.mounts.flatMap(({ passthrough }) => passthrough?.source ?? []);
+    const noRings = this.#whyNoRings();
     const inNamespace = this.#options.mount.mountNamespacePid !== undefined;
     for (const { overlay } of config.mounts)
       if (overlay !== undefined) checkLayers(overlay, inNamespace ? undefined : this.#mountpoint);
@@ -200,7 +206,9 @@ class Daemon {
       const { debug, requestTimeout } = this.#options;
       // Loaded only if it is wanted: the start is to be quick.
       const tracer = debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
-      const connection = handshake(device, mounts.vfs, { requestTimeout, tracer });
+      const ioUring = noRings === undefined;
+      const connection = handshake(device, mounts.vfs, { requestTimeout, ioUring, tracer });
+      this.#checkRings(connection);
       mounts.connected(connection, device);
       const ended = new Promise<Ending>((resolve) => {
         this.#ended = resolve;
@@ -208,12 +216,14 @@ class Daemon {
       });
       const { address, size } = memory;
       const task = { device, connection, memory: { address, size }, areas, fixed: !dynamic };
-      const start = (worker: number): Promise<void> =>
-        this.#startWorker({ ...task, worker }, () => mounts.locksChanged());
-      const { workers } = this.#options;
-      // One worker is enough to answer.
-      await Promise.race(Array.from({ length: workers }, (_, worker) => start(worker)));
-      const relief = this.#relieve(activity, start);
+      const start = (worker: number, { queues, cpus }: Crew): Promise<void> =>
+        this.#startWorker({ ...task, worker, queues, cpus }, () => mounts.locksChanged());
+      const crews = planCrews(connection, this.#options.workers);
+      // One worker of each crew is enough to answer.
+      await Promise.all(
+        crews.map((crew) => Promise.race(crew.workers.map((worker) => start(worker, crew)))),
+      );
+      const relief = this.#relieve(activity, crews, start);
       if (this.#ending === undefined) {
         this.#tellMounted(connection, mounts);
         ready();
@@ -222,8 +232,11 @@ class Daemon {
       const ending = await ended;
       await this.#reloading;
       mounts.stop();
-      clearInterval(relief);
-      return await this.#finish(ending);
+      try {
+        return await this.#finish(ending);
+      } finally {
+        clearInterval(relief);
+      }
     } catch (error) {
       await this.#unmount("lazy");
       throw error;
@@ -252,12 +265,13 @@ class Daemon {
    * serves.
    */
   async #startWorker(
-    task: Pick<ServeTask, "worker" | "device" | "connection" | "memory" | "areas" | "fixed">,
+    task: Omit<ServeTask, "role" | "logLevel" | "logFormat" | "debug">,
     locksChanged: () => void,
   ): Promise<void> {
     const { logLevel, logFormat, debug } = this.#options;
     const device = task.worker === 0 ? task.device : cloneDevice(task.device);
     this.#serving++;
+    this.#started++;
     await new Promise<void>((resolve) => {
       spawnWorker({ ...task, role: "serve", device, logLevel, logFormat, debug }, (message) => {
         if (message.type === "ready") resolve();
@@ -276,14 +290,64 @@ class Daemon {
    * Starts one more worker whenever all have been at the same request for a while: a slow disk,
    * say.
    */
-  #relieve(activity: Activity, start: (worker: number) => Promise<void>): Timer {
+  #relieve(
+    activity: Activity,
+    crews: readonly Crew[],
+    start: (worker: number, crew: Crew) => Promise<void>,
+  ): Timer {
     return setInterval(() => {
-      const count = this.#serving;
-      if (count >= WORKERS_GROWN_MAX || this.#ending !== undefined || !activity.areStuck(count))
-        return;
-      log.info(`all ${count} workers have slow requests in hand: one more is started`);
-      start(count).catch((error: Error) => log.warn(`no worker was started: ${error.message}`));
+      // To be unmounted, the mount still has to answer.
+      if (this.#ending !== undefined && this.#ending.how !== "signal") return;
+      for (const crew of crews) {
+        const { workers, queues } = crew;
+        const isStuck = activity.areStuck(workers);
+        if (!isStuck || workers.length >= WORKERS_GROWN_MAX || this.#started >= WORKERS_MAX)
+          continue;
+        const whose = queues.length > 0 ? ` of CPU ${queues.join(", ")}` : "";
+        log.info(
+          `all ${workers.length} workers${whose} have slow requests in hand: one more is started`,
+        );
+        const worker = this.#started;
+        workers.push(worker);
+        start(worker, crew)
+          .then(() => this.#rouse(crew, crews))
+          .catch((error: Error) => log.warn(`no worker was started: ${error.message}`));
+      }
     }, STUCK_CHECK_MS);
+  }
+
+  /**
+   * Has a request come from each of the crew's CPUs: a new worker is handed what comes then, and
+   * with its answers what was there before. By other processes, since they wait for the daemon.
+   */
+  #rouse({ queues }: Crew, crews: readonly Crew[]): void {
+    if (this.#place === undefined) return;
+    const line = ["stat", "-f", pathToMounted(this.#place)];
+    for (const queue of queues) {
+      runOn([queue]);
+      try {
+        Bun.spawn(line, { env: { PATH: helperPath() }, stdio: ["ignore", "ignore", "ignore"] });
+      } finally {
+        runOn(crews.flatMap(({ cpus }) => cpus));
+      }
+    }
+  }
+
+  /** Why requests are not to come by io_uring. Throws MountError if they must. */
+  #whyNoRings(): string | undefined {
+    const { ioUring, workers } = this.#options;
+    if (ioUring === "off") return "it is not wanted";
+    const reason = whyNoRings(workers);
+    if (ioUring === "on" && reason !== undefined) throw new MountError(`--io-uring on: ${reason}`);
+    return reason;
+  }
+
+  #checkRings({ flags2 }: Connection): void {
+    if (this.#options.ioUring === "on" && !(flags2 & FUSE_OVER_IO_URING))
+      throw new MountError(
+        "--io-uring on: the kernel does not offer it. It takes Linux 6.14, and as root: " +
+          "echo Y > /sys/module/fuse/parameters/enable_uring",
+      );
   }
 
   #tellMounted(connection: Connection, { mounted }: DaemonVfs): void {
@@ -375,9 +439,9 @@ function describeCache({ passthrough }: VfsMountConfig): string {
 }
 
 function accessTimes(options: MountOptions): AccessTimes {
-  const { noatime, extraFlags } = options;
+  const { noatime, readOnly, extraFlags } = options;
   return {
-    noatime,
+    noatime: noatime || readOnly,
     strictatime: (extraFlags & MS_STRICTATIME) !== 0,
     nodiratime: (extraFlags & MS_NODIRATIME) !== 0,
   };

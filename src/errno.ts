@@ -47,6 +47,7 @@ export const ENOTCONN = 107;
 export const ETIMEDOUT = 110;
 export const ESTALE = 116;
 export const EDQUOT = 122;
+export const ECANCELED = 125;
 
 const table: Record<number, readonly [name: string, message: string]> = {
   [EPERM]: ["EPERM", "operation not permitted"],
@@ -95,6 +96,7 @@ const table: Record<number, readonly [name: string, message: string]> = {
   [ETIMEDOUT]: ["ETIMEDOUT", "timed out"],
   [ESTALE]: ["ESTALE", "stale file handle"],
   [EDQUOT]: ["EDQUOT", "disk quota exceeded"],
+  [ECANCELED]: ["ECANCELED", "operation canceled"],
 };
 
 /** `ENOENT` for 2 or -2; `errno 999` for a number without a name here. */

@@ -46,7 +46,10 @@ export class Context {
   /** The request's identity, for `interrupt` and for late answers. */
   uniqueLow = 0;
   uniqueHigh = 0;
-  /** The descriptor that a late answer is written to; -1 if the transport has none. */
+  /**
+   * The descriptor that a late answer is written to, a header without more in one write(2); -1 if
+   * the transport has none.
+   */
   device = -1;
   /** Of the creating operations: supplementary groups and security attributes. */
   readonly extensions = new Extensions();

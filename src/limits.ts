@@ -69,6 +69,19 @@ export const DESCRIPTORS_RESERVED = 24;
 /** How many cached descriptors are given up at once when the process runs out. */
 export const DESCRIPTORS_RELIEVED = 32;
 
+/** CPUs that the kernel may know (NR_CPUS). */
+export const CPUS_MAX = 8192;
+/**
+ * Entries of a worker that serves by io_uring: one for each queue, and one for each request that
+ * waits for a lock. Each takes up to 1 MiB once it is used.
+ */
+export const RING_ENTRIES_MAX = 1 << 10;
+/** Queues that a worker serves at most, so that locks have entries left. */
+export const RING_QUEUES_MAX = RING_ENTRIES_MAX / 2;
+export const RING_SUBMISSIONS = 64;
+/** Room for a completion of every entry, and of the pipe. */
+export const RING_COMPLETIONS = 2 * RING_ENTRIES_MAX;
+
 /** File systems mounted at the same time under one mount point (vfs.ts). */
 export const MOUNTS_MAX = 255;
 /**
@@ -123,12 +136,17 @@ export const STUCK_CHECK_MS = 250;
 /** How long is waited for requests that other workers have in hand: so many times so long. */
 export const SETTLE_STEPS = 200;
 export const SETTLE_STEP_US = 100;
+/** How many requests may be queued before a worker that has a ring. */
+export const SETTLE_QUEUED = 16;
 
 /**
  * How long a thread that also has an event loop waits for requests, and serves them, in one turn.
  */
 export const IDLE_TURN_MS = 10;
 export const BUSY_TURN_MS = 5;
+
+/** How long is waited for a mount to be dead whose daemon has just died: so many milliseconds. */
+export const DYING_STEPS = 1000;
 
 /** A second signal sooner than this is part of the first: both come when a terminal closes. */
 export const SIGNAL_AGAIN_MS = 1000;

@@ -47,13 +47,13 @@ export class Memory {
 }
 
 /**
- * New zeroed pages. `fd` maps a file (a memfd) shared instead of anonymous private memory.
- * Pages cost memory only once they are touched.
+ * New zeroed pages. `fd` maps a file (a memfd, a ring) from `offset` on, shared, instead of
+ * anonymous private memory. Pages cost memory only once they are touched.
  */
-export function map(size: number, fd = -1): Memory {
+export function map(size: number, fd = -1, offset = 0): Memory {
   const bytes = roundUp(size, PAGE_SIZE);
   const flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED | MAP_NORESERVE;
-  const address = Number(libc.mmap(0, bytes, PROT_READ | PROT_WRITE, flags, fd, 0));
+  const address = Number(libc.mmap(0, bytes, PROT_READ | PROT_WRITE, flags, fd, offset));
   if (address === -1) throw new Error(`cannot map ${bytes} bytes of memory`);
   return new Memory(address, bytes);
 }

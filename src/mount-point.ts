@@ -12,12 +12,14 @@ import {
   S_IFDIR,
   S_IFMT,
   statx,
+  timespec,
 } from "./abi-linux.ts";
-import { EACCES, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
-import { cstring, passingString, smallMemory } from "./memory.ts";
+import { EACCES, ECANCELED, ECONNABORTED, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
+import { DYING_STEPS } from "./limits.ts";
+import { cstring, passingString, smallMemory, type Address } from "./memory.ts";
 import { isFuse, readMountinfo, readProc, readProcLink, type MountEntry } from "./mount-info.ts";
 import { MountError } from "./mount-options.ts";
-import { close, openat, statx as statxAt } from "./syscall.ts";
+import { close, openat, ppoll, statx as statxAt } from "./syscall.ts";
 
 /** Where a path leads, whether anything is there or not. */
 export interface Place {
@@ -43,6 +45,8 @@ export type Mountpoint =
   | { readonly kind: "dead"; readonly entry: MountEntry };
 
 const AT_STATX_FORCE_SYNC = 0x2000;
+const dyingStep = smallMemory(timespec.sizeof);
+dyingStep.view.setUint32(timespec.tv_nsec, 1_000_000, true);
 const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_TYPE = 1;
 const statxBuffer = smallMemory(statx.sizeof);
@@ -116,8 +120,20 @@ export function deviceAt(path: string): string | undefined {
 /** True at a FUSE mount whose daemon is gone. It takes no descriptor. */
 export function isDead(path: string): boolean {
   const flags = AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC;
-  const address = passingString(path);
-  return statxAt(AT_FDCWD, address, flags, STATX_TYPE, statxBuffer.address) === -ENOTCONN;
+  return typeAt(AT_FDCWD, passingString(path), flags) === -ENOTCONN;
+}
+
+/**
+ * Has the kernel ask for the type of a file. Where a daemon has just died, its requests may be
+ * taken back before the mount counts as dead.
+ */
+function typeAt(dirfd: number, path: Address, flags: number): number {
+  for (let step = 0; ; step++) {
+    const error = statxAt(dirfd, path, flags, STATX_TYPE, statxBuffer.address);
+    const isDying = error === -ECONNABORTED || error === -ECANCELED;
+    if (!isDying || step === DYING_STEPS) return error;
+    ppoll(0, 0, dyingStep.address, 0, 0);
+  }
 }
 
 function join(...parts: string[]): string {
@@ -150,7 +166,7 @@ export function inspectMountpoint(path: string): Mountpoint {
     const isRoot = entry.mountpoint === realPath(fd);
     // A dead mount may still answer from the kernel's cache, unless asked to go to the daemon.
     const flags = AT_EMPTY_PATH | AT_STATX_FORCE_SYNC;
-    const error = statxAt(fd, empty.address, flags, STATX_TYPE, statxBuffer.address);
+    const error = typeAt(fd, empty.address, flags);
     if (error === -ENOTCONN && isRoot && isFuse(entry)) return { kind: "dead", entry };
     // Nobody but its owner may look at a user's FUSE mount, not even root.
     if (error === -EACCES && isRoot && isFuse(entry)) return { kind: "live", entry };

@@ -1,6 +1,17 @@
 // Operations on what a file is: attributes and extended attributes.
 
-import { FATTR_FH, FATTR_LOCKOWNER, FATTR_MODE, FATTR_SIZE } from "./abi-fuse.ts";
+import {
+  FATTR_ATIME,
+  FATTR_ATIME_NOW,
+  FATTR_FH,
+  FATTR_GID,
+  FATTR_LOCKOWNER,
+  FATTR_MODE,
+  FATTR_MTIME,
+  FATTR_MTIME_NOW,
+  FATTR_SIZE,
+  FATTR_UID,
+} from "./abi-fuse.ts";
 import {
   S_IFREG,
   stat,
@@ -15,6 +26,7 @@ import { XATTR_NAME_MAX } from "./limits.ts";
 import { smallMemory } from "./memory.ts";
 import { EMPTY } from "./overlay-base.ts";
 import { ATTRIBUTES, DATA, NO_DATA } from "./overlay-copy-up.ts";
+import { NODE_APPEND, NODE_IMMUTABLE } from "./overlay-node-record.ts";
 import { OverlayRename } from "./overlay-rename.ts";
 import { checkPermission } from "./passthrough-attributes.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
@@ -67,7 +79,7 @@ export abstract class OverlayAttributes extends OverlayRename {
 
   override setattr(context: Context, nodeid: number, changes: AttrChanges, out: AttrReply): number {
     const { nodes, files } = this;
-    let result = nodes.acquire(nodeid) ? 0 : -ESTALE;
+    let result = nodes.acquire(nodeid) ? this.#maySet(nodeid, changes) : -ESTALE;
     if (result >= 0 && !this.#changesNothing(nodeid, changes)) {
       const { valid, size } = changes;
       const extent = valid & FATTR_SIZE ? (size === 0 ? NO_DATA : DATA) : ATTRIBUTES;
@@ -77,6 +89,22 @@ export abstract class OverlayAttributes extends OverlayRename {
     if (result >= 0) result = this.showAttr(nodeid, out);
     nodes.release(nodeid);
     return result;
+  }
+
+  /** Whether a protected file may change so. Returns 0 or -EPERM. */
+  #maySet(node: number, { valid }: AttrChanges): number {
+    const protection = this.protection(node);
+    if (protection === 0) return 0;
+    const isOpen = (valid & FATTR_FH) !== 0;
+    const isSized = (valid & FATTR_SIZE) !== 0;
+    // Through a handle that was opened when it was allowed, it still is. Times are only set so when
+    // the kernel has collected writes.
+    if (isOpen) return isSized && protection & NODE_APPEND ? -EPERM : 0;
+    const isTouch =
+      (valid & (FATTR_ATIME | FATTR_ATIME_NOW)) !== FATTR_ATIME &&
+      (valid & (FATTR_MTIME | FATTR_MTIME_NOW)) !== FATTR_MTIME;
+    const isOther = (valid & (FATTR_MODE | FATTR_UID | FATTR_GID)) !== 0;
+    return protection & NODE_IMMUTABLE || isSized || isOther || !isTouch ? -EPERM : 0;
   }
 
   /** It has the mode that is asked for already: no reason to copy a lower file up. */
@@ -144,7 +172,8 @@ export abstract class OverlayAttributes extends OverlayRename {
     if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
     if (inLayer === undefined) return isAcl(name) ? -EOPNOTSUPP : -EPERM;
-    const slot = nodes.acquire(nodeid) ? this.copyUp(nodeid) : -ESTALE;
+    const allowed = nodes.acquire(nodeid) ? this.mayChange(nodeid) : -ESTALE;
+    const slot = allowed < 0 ? allowed : this.copyUp(nodeid);
     const result =
       slot < 0 ? slot : this.files.setxattr(context, slot, inLayer, value, flags, extraFlags);
     nodes.release(nodeid);
@@ -156,7 +185,7 @@ export abstract class OverlayAttributes extends OverlayRename {
     if (this.config.noxattrs) return -ENOSYS;
     const inLayer = this.#toLayer(name);
     if (inLayer === undefined) return -ENODATA;
-    let result = nodes.acquire(nodeid) ? 0 : -ESTALE;
+    let result = nodes.acquire(nodeid) ? this.mayChange(nodeid) : -ESTALE;
     // Nothing is copied up for what is not there.
     if (result >= 0 && nodes.upper(nodeid) === 0) {
       const slot = nodes.top(nodeid);

@@ -1,13 +1,13 @@
 // What all operations of the overlay rest on: the shared state, the scratch memory of this worker,
 // and how a node becomes an entry or an attribute of a reply.
 //
-// The operations are in overlay-lookup.ts, overlay-copy-up.ts, overlay-make.ts, overlay-remove.ts,
-// overlay-rename.ts, overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a
-// class that extends the one before; overlay.ts is the whole.
+// The operations are in overlay-lookup.ts, overlay-copy-up.ts, overlay-protection.ts,
+// overlay-list.ts, overlay-make.ts, overlay-remove.ts, overlay-rename.ts, overlay-attributes.ts,
+// overlay-files.ts and overlay-directories.ts, each a class that extends the one before; overlay.ts
+// is the whole.
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
-import { ESTALE } from "./errno.ts";
 import { FileSystem } from "./filesystem.ts";
 import { cstring, smallMemory, type Memory } from "./memory.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
@@ -158,7 +158,7 @@ export abstract class OverlayBase extends FileSystem {
     const result = fd < 0 ? fd : fstat(fd, this.stat.address);
     if (result >= 0) this.overrides?.show(fd, this.layerOf(node, slot), this.stat);
     inodes.release(slot);
-    return result <= 0 ? result : -ESTALE;
+    return result;
   }
 
   /** The number of the layer that the node's topmost file, which is `slot`, is in. */

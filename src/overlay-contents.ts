@@ -21,6 +21,7 @@ export function copyContents(from: number, to: number, size: number): number {
   if (size === 0) return 0;
   if (ioctl(to, FICLONE, from) === 0) return ftruncate(to, size);
   let at = 0;
+  let reached = 0;
   while (at < size) {
     const data = lseek(from, at, SEEK_DATA);
     if (data === -ENXIO) break; // a hole up to the end
@@ -28,14 +29,16 @@ export function copyContents(from: number, to: number, size: number): number {
     const start = data < 0 ? at : Math.min(data, size);
     const hole = data < 0 ? size : lseek(from, start, SEEK_HOLE);
     const end = hole < 0 ? size : Math.min(hole, size);
-    const result = copyRange(from, to, start, end);
-    if (result < 0) return result;
+    reached = copyRange(from, to, start, end);
+    if (reached < 0) return reached;
     at = Math.max(end, start);
     if (end <= start) break;
   }
-  return ftruncate(to, size);
+  // A hole at the end is not copied.
+  return reached === size ? 0 : ftruncate(to, size);
 }
 
+/** Returns how far it came, or -errno. */
 function copyRange(from: number, to: number, start: number, end: number): number {
   for (let at = start; at < end;) {
     writeU64(fromOffset.view, 0, at);
@@ -47,18 +50,19 @@ function copyRange(from: number, to: number, start: number, end: number): number
     if (copied === 0) return copyByHand(from, to, at, end);
     at += copied;
   }
-  return 0;
+  return end;
 }
 
 /** What copy_file_range(2) says where it does not work. */
 const CANT = new Set([-EXDEV, -EINVAL, -EOPNOTSUPP, -ENOSYS, -EPERM, -EIO]);
 
+/** Returns how far it came, or -errno. */
 function copyByHand(from: number, to: number, start: number, end: number): number {
   buffer ??= map(MAX_WRITE);
   for (let at = start; at < end;) {
     const read = pread64(from, buffer.address, Math.min(end - at, buffer.size), at);
     if (read < 0) return read;
-    if (read === 0) return 0; // it became shorter: the rest is zeros
+    if (read === 0) return at; // it became shorter: the rest is zeros
     for (let done = 0; done < read;) {
       const written = pwrite64(to, buffer.address + done, read - done, at + done);
       if (written < 0) return written;
@@ -66,5 +70,5 @@ function copyByHand(from: number, to: number, start: number, end: number): numbe
     }
     at += read;
   }
-  return 0;
+  return end;
 }

@@ -21,26 +21,33 @@ import {
   O_TMPFILE,
   O_WRONLY,
   RENAME_NOREPLACE,
-  STATX_ATTR_IMMUTABLE,
   S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
   stat,
-  statx,
   timespec,
 } from "./abi-linux.ts";
-import { ENOENT, ENOSPC, EPERM, EROFS, EXDEV } from "./errno.ts";
+import { ENOENT, ENOSPC, EOPNOTSUPP, EPERM, EROFS, EXDEV } from "./errno.ts";
 import { SYMLINK_TARGET_MAX } from "./limits.ts";
+import { log } from "./log.ts";
 import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
 import { copyContents } from "./overlay-contents.ts";
 import { DOT, EMPTY } from "./overlay-base.ts";
 import { OverlayLookup } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
-import { NODE_IMPURE, NODE_INDEXED, NODE_METACOPY, NODE_ORIGIN } from "./overlay-node-record.ts";
+import {
+  NODE_IMPURE,
+  NODE_INDEXED,
+  NODE_METACOPY,
+  NODE_ORIGIN,
+  NODE_PROTECTED,
+} from "./overlay-node-record.ts";
+import { hostProtection, storeProtection } from "./overlay-protattr.ts";
 import { copyU64, readU64 } from "./request.ts";
 import {
   close,
+  fchmod,
   fchmodat,
   fchownat,
   fstat,
@@ -53,7 +60,6 @@ import {
   readlinkat,
   renameat2,
   setxattr,
-  statx as statxCall,
   symlinkat,
   ftruncate,
   unlinkat,
@@ -69,7 +75,6 @@ const times = smallMemory(2 * timespec.sizeof);
 const parentTimes = smallMemory(2 * timespec.sizeof);
 const capability = smallMemory(64);
 const target = smallMemory(SYMLINK_TARGET_MAX + 1);
-const attributes = smallMemory(statx.sizeof);
 const copyName = new EntryName();
 const temporaryName = new EntryName();
 const indexName = new EntryName();
@@ -136,7 +141,9 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     let result =
       from < 0 ? from : upperParent !== 0 && dirfd < 0 ? dirfd : fstat(from, source.address);
     if (result >= 0) this.overrides?.show(from, nodes.layer(record), source);
-    if (result >= 0 && isImmutable(from)) result = -EPERM;
+    // Whoever is about to change it has looked at that; what is in it can be changed anyway.
+    const protection = result < 0 ? 0 : hostProtection(from);
+    nodes.setFlags(node, protection);
     if (result >= 0)
       result = this.#copyFile(node, from, nodes.layer(record), extent, parent, dirfd);
     if (upperParent !== 0) files.inodes.release(upperParent);
@@ -161,7 +168,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const hasName = !isFile || !this.#hasTmpfile;
     let result = 0;
     if (isMetacopy) result = ftruncate(made, readU64(source.view, stat.st_size));
-    else if (isFile && extent !== NO_DATA) result = this.#fillFromData(node, made);
+    else if (isFile && extent !== NO_DATA) result = this.#fillFrom(node, made);
     if (result >= 0) result = this.#dress(node, made, from, mode, layer, isMetacopy);
     if (result >= 0 && isFile && !isMetacopy && this.config.fsync) result = fsync(made);
     const isIndexed = this.#isIndexed(mode);
@@ -310,13 +317,13 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     return fd;
   }
 
-  /** What is seen of a lower file may be a metadata copy, which has no data. */
-  #fillFromData(node: number, to: number): number {
+  /** Copies the data of a node, which need not be where its attributes are. */
+  #fillFrom(node: number, to: number): number {
     const { inodes } = this.files;
-    const slot = this.dataSlot(node);
-    const from = inodes.acquire(slot);
+    const data = this.dataSlot(node);
+    const from = inodes.acquire(data);
     const result = from < 0 ? from : this.#fill(from, to);
-    inodes.release(slot);
+    inodes.release(data);
     return result;
   }
 
@@ -345,8 +352,20 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     let result = this.dress(to, from, uid, gid, mode);
     if (result >= 0 && this.#keepsOrigin(node, mode)) result = this.#writeOrigin(to, from, layer);
     if (result >= 0 && isMetacopy) result = this.xattrs.write(to, "metacopy", EMPTY.address, 0);
+    if (result >= 0) result = this.#keepProtection(node, to);
     if (result >= 0) result = setTimes(to, source);
     return result;
+  }
+
+  #keepProtection(node: number, to: number): number {
+    const protection = this.nodes.flags(node) & NODE_PROTECTED;
+    if (protection === 0) return 0;
+    const result = this.share.hasXattrs
+      ? storeProtection(this.xattrs, to, protection)
+      : -EOPNOTSUPP;
+    if (result !== -EPERM && result !== -EOPNOTSUPP) return result;
+    log.warnLimited("a file that may not be changed will be like any other at the next mount");
+    return 0;
   }
 
   /**
@@ -362,6 +381,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     if (result < 0) return result;
     if (overrides !== undefined) return overrides.give(to, uid, gid, mode);
     if ((mode & S_IFMT) === S_IFLNK) return 0;
+    if ((mode & S_IFMT) === S_IFREG) return fchmod(to, mode & 0o7777);
     return fchmodat(files.proc.dirfd, files.proc.name(to), mode & 0o7777);
   }
 
@@ -374,7 +394,11 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   #writeOrigin(to: number, from: number, layer: number): number {
     if (!this.share.hasXattrs) return 0;
     const length = this.origins.encode(from, layer);
-    const result = this.xattrs.write(to, "origin", this.origins.encoded.address, length);
+    const { address } = this.origins.encoded;
+    const isOpen = (source.view.getUint32(stat.st_mode, true) & S_IFMT) === S_IFREG;
+    const result = isOpen
+      ? this.xattrs.writeOpen(to, "origin", address, length)
+      : this.xattrs.write(to, "origin", address, length);
     // Links and special files have no attributes that begin with `user.`.
     return result === -EPERM && this.config.userxattr ? 0 : result;
   }
@@ -506,12 +530,6 @@ export abstract class OverlayCopyUp extends OverlayLookup {
 
 const OPAQUE_FILE = cstring(".wh..wh..opq");
 
-function isImmutable(fd: number): boolean {
-  const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
-  if (statxCall(fd, EMPTY.address, flags, 0, attributes.address) < 0) return false;
-  return (attributes.view.getUint32(statx.stx_attributes, true) & STATX_ATTR_IMMUTABLE) !== 0;
-}
-
 /** The times of a struct stat, as utimensat(2) takes them. */
 function keepTimes(from: Memory, into: Memory): void {
   copyU64(from.view, stat.st_atime, into.view, timespec.tv_sec);
@@ -520,7 +538,8 @@ function keepTimes(from: Memory, into: Memory): void {
   copyU64(from.view, stat.st_mtime_nsec, into.view, timespec.sizeof + timespec.tv_nsec);
 }
 
-function setTimes(fd: number, from: Memory): number {
+/** Gives the file behind `fd` the times of a struct stat. Returns 0 or -errno. */
+export function setTimes(fd: number, from: Memory): number {
   keepTimes(from, times);
   return utimensat(fd, EMPTY.address, times.address, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
 }

@@ -1,6 +1,9 @@
 // Operations on directories as lists of entries. The list is put together when reading begins, and
 // lies in a memfd that is the handle's descriptor: so every worker goes on where another stopped,
-// and an open directory stays as it was, whatever happens in it. A cookie is an offset in the list.
+// and an open directory stays as it was, whatever happens in it.
+//
+// A cookie is the number of an entry, so that with any cookie up to the last one there is something
+// to read. The memfd begins with how many entries there are and where each of them lies.
 
 import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE } from "./abi-fuse.ts";
 import {
@@ -15,10 +18,10 @@ import {
 import { EBADF, ENOENT, ENOTDIR, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { MAX_WRITE } from "./limits.ts";
-import { cstring, map } from "./memory.ts";
+import { cstring, map, smallMemory, type Address } from "./memory.ts";
 import { DOT } from "./overlay-base.ts";
 import { OverlayFiles } from "./overlay-files.ts";
-import { nameLengthAt } from "./overlay-list.ts";
+import { ABOVE_SHIFT, nameLengthAt, TYPE_MASK } from "./overlay-list.ts";
 import { EntryName } from "./overlay-name.ts";
 import type { DirectoryOut, OpenOut } from "./reply.ts";
 import { close, dup3, fdatasync, fsync, memfd_create, pread64, pwrite64 } from "./syscall.ts";
@@ -32,9 +35,13 @@ const LIST_NAME = cstring("fuse-backend-directory");
 
 // Scratch memory of the thread, for all overlays that it serves.
 const page = map(MAX_WRITE);
+const place = smallMemory(8);
 const listedName = new EntryName();
 
 export abstract class OverlayDirectories extends OverlayFiles {
+  /** The version of the directory at hand that its list is of; -1 if it has changed since. */
+  #listed = -1;
+
   override opendir(_context: Context, nodeid: number, _flags: number, out: OpenOut): number {
     const { nodes, files } = this;
     let result = nodes.acquire(nodeid) ? 0 : -ESTALE;
@@ -104,7 +111,11 @@ export abstract class OverlayDirectories extends OverlayFiles {
     let result = nodes.acquire(nodeid) ? handles.fd(fh) : -ESTALE;
     const offset = offsetHigh * 2 ** 32 + offsetLow;
     if (result !== -ESTALE && (offset === 0 || result < 0)) result = this.#begin(nodeid, fh);
-    if (result >= 0) result = this.#fill(nodeid, result, offset, out, plus);
+    if (result >= 0) {
+      // What the list knows of layers holds as long as nothing was changed.
+      this.#listed = handles.isAt(fh, nodes.version(nodeid), 1) ? nodes.version(nodeid) : -1;
+      result = this.#fill(nodeid, result, offset, out, plus);
+    }
     nodes.release(nodeid);
     handles.release(fh);
     return result;
@@ -117,17 +128,19 @@ export abstract class OverlayDirectories extends OverlayFiles {
     const version = nodes.version(nodeid);
     const open = handles.fd(fh);
     if (open >= 0 && handles.isAt(fh, version, 1)) return open;
-    const length = this.listDirectory(nodeid);
+    const length = this.listDirectory(nodeid, true);
     if (length < 0) return length;
     const fd = memfd_create(LIST_NAME.address, MFD_CLOEXEC);
     if (fd < 0) return fd;
-    for (let done = 0; done < length;) {
-      const written = pwrite64(fd, this.list.memory.address + done, length - done, done);
-      if (written < 0) {
-        close(fd);
-        return written;
-      }
-      done += written;
+    const { list } = this;
+    const base = 4 * (list.count + 1);
+    const places = list.writePlaces(base);
+    const { address } = list.memory;
+    let result = writeAll(fd, address + length, places, 0);
+    if (result >= 0) result = writeAll(fd, address, length, base);
+    if (result < 0) {
+      close(fd);
+      return result;
     }
     handles.setCookie(fh, version, 1);
     if (open < 0) return handles.setFd(fh, fd);
@@ -136,9 +149,10 @@ export abstract class OverlayDirectories extends OverlayFiles {
     return open;
   }
 
-  #fill(nodeid: number, fd: number, from: number, out: DirectoryOut, plus: boolean): number {
+  #fill(nodeid: number, fd: number, cookie: number, out: DirectoryOut, plus: boolean): number {
     const { view } = page;
-    for (let offset = from; ;) {
+    for (let offset = findEntry(fd, cookie); ;) {
+      if (offset <= 0) return offset;
       // An entry takes at least as much in a reply as in the list.
       const wanted = Math.min(page.size, Math.max(out.room, ENTRY_MAX));
       const read = pread64(fd, page.address, wanted, offset);
@@ -160,6 +174,7 @@ export abstract class OverlayDirectories extends OverlayFiles {
     const { bytes, view } = page;
     const name = at + NAME;
     const length = nameLengthAt(page, name);
+    const type = view.getUint8(at + d_type);
     const isDots =
       bytes[name] === 0x2e && (length === 1 || (length === 2 && bytes[name + 1] === 0x2e));
     if (!out.begin(length)) return false;
@@ -168,7 +183,7 @@ export abstract class OverlayDirectories extends OverlayFiles {
     if (!isDots && (plus || isUnknown)) {
       const { nodes } = this;
       if (!listedName.setFrom(page, name, length)) return true;
-      const node = this.find(nodeid, listedName);
+      const node = this.find(nodeid, listedName, type >> ABOVE_SHIFT, this.#listed);
       if (node === -ENOENT) return true; // it was removed meanwhile
       if (node > 0) {
         view.setInt32(at + d_ino, nodes.inoLow(node), true);
@@ -178,7 +193,27 @@ export abstract class OverlayDirectories extends OverlayFiles {
         else nodes.forget(node, 1);
       }
     }
-    out.commit(page, name, length, at + d_ino, at + d_off, view.getUint8(at + d_type));
+    out.commit(page, name, length, at + d_ino, at + d_off, type & TYPE_MASK);
     return true;
   }
+}
+
+/** Returns 0 or -errno. */
+function writeAll(fd: number, from: Address, length: number, offset: number): number {
+  for (let done = 0; done < length;) {
+    const written = pwrite64(fd, from + done, length - done, offset + done);
+    if (written < 0) return written;
+    done += written;
+  }
+  return 0;
+}
+
+/** Where the entry lies that a cookie stands for; 0 if it is behind the last, or -errno. */
+function findEntry(fd: number, cookie: number): number {
+  let read = pread64(fd, place.address, 4, 0);
+  if (read < 4) return Math.min(0, read);
+  const count = place.view.getUint32(0, true);
+  if (cookie >= count) return 0;
+  read = pread64(fd, place.address, 4, 4 * (cookie + 1));
+  return read < 4 ? Math.min(0, read) : place.view.getUint32(0, true);
 }

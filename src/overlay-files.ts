@@ -7,18 +7,28 @@
 // lower one is open, because all handles of an inode have to be of one kind.
 
 import {
+  FALLOC_FL_KEEP_SIZE,
+  FS_APPEND_FL,
+  FS_IMMUTABLE_FL,
+  FS_IOC_FSGETXATTR,
   FS_IOC_FSSETXATTR,
+  FS_IOC_GETFLAGS,
   FS_IOC_SETFLAGS,
+  FS_XFLAG_APPEND,
+  FS_XFLAG_IMMUTABLE,
   O_ACCMODE,
+  O_APPEND,
   O_RDONLY,
   O_TRUNC,
   S_IFDIR,
 } from "./abi-linux.ts";
-import { EBADF, EISDIR, ESTALE } from "./errno.ts";
+import { EBADF, EISDIR, EPERM, ESTALE } from "./errno.ts";
 import type { Connection, Context, DataIn, LockOwner, Wishes } from "./filesystem.ts";
 import { DOT } from "./overlay-base.ts";
 import { OverlayAttributes } from "./overlay-attributes.ts";
 import { DATA, NO_DATA } from "./overlay-copy-up.ts";
+import { NODE_APPEND, NODE_IMMUTABLE, NODE_PROTECTED } from "./overlay-node-record.ts";
+import { storeProtection } from "./overlay-protattr.ts";
 import type { DataOut, OpenOut } from "./reply.ts";
 import type { Bytes } from "./request.ts";
 import { close } from "./syscall.ts";
@@ -43,6 +53,8 @@ export abstract class OverlayFiles extends OverlayAttributes {
     let result = nodes.acquire(nodeid) ? 0 : -ESTALE;
     if (result >= 0 && nodes.type(nodeid) === S_IFDIR) result = -EISDIR;
     const isWrite = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
+    if (result >= 0 && isWrite)
+      result = this.mayWrite(nodeid, (flags & (O_APPEND | O_TRUNC)) === O_APPEND);
     if (result >= 0 && isWrite) result = this.copyUp(nodeid, flags & O_TRUNC ? NO_DATA : DATA);
     if (result >= 0) {
       // What kind of handle it becomes is decided, and counted, before another one is opened.
@@ -144,6 +156,8 @@ export abstract class OverlayFiles extends OverlayAttributes {
     length: number,
   ): number {
     const slot = this.#follow(nodeid, fh);
+    const isAdding = (mode & ~FALLOC_FL_KEEP_SIZE) === 0;
+    if (slot >= 0 && this.mayWrite(nodeid, isAdding) < 0) return -EPERM;
     return slot < 0 ? slot : this.files.fallocate(context, slot, fh, mode, offset, length);
   }
 
@@ -172,6 +186,7 @@ export abstract class OverlayFiles extends OverlayAttributes {
     const from = this.#follow(nodeidIn, fhIn);
     const to = from < 0 ? from : this.#follow(nodeidOut, fhOut);
     if (to < 0) return to;
+    if (this.mayAdd(nodeidOut) < 0) return -EPERM;
     const { files } = this;
     return files.copyFileRange(context, from, fhIn, offsetIn, to, fhOut, offsetOut, length, flags);
   }
@@ -201,14 +216,54 @@ export abstract class OverlayFiles extends OverlayAttributes {
     const isSet = command === FS_IOC_SETFLAGS || command === FS_IOC_FSSETXATTR;
     let result = nodes.acquire(nodeid) ? 0 : -ESTALE;
     if (result >= 0 && isSet) result = this.copyUp(nodeid, DATA);
+    const protection = isSet && result >= 0 ? this.#takeProtection(command, data) : 0;
     if (result >= 0 && nodes.type(nodeid) === S_IFDIR)
       result = this.#ioctlDirectory(context, nodeid, flags, command, data, out);
     else if (result >= 0) {
       const slot = this.#follow(nodeid, fh);
       result = slot < 0 ? slot : this.files.ioctl(context, slot, fh, flags, command, data, out);
     }
+    if (result >= 0 && isSet) result = this.#protect(nodeid, protection);
+    else if (result > 0) this.#showProtection(nodeid, command, out);
     nodes.release(nodeid);
     return result;
+  }
+
+  /**
+   * Takes immutable and append-only out of the flags that the host is to set, if the upper layer
+   * can store them: NODE_*.
+   */
+  #takeProtection(command: number, { bytes }: Bytes): number {
+    if (!this.share.hasXattrs) return 0;
+    const flags = bytes[0] ?? 0;
+    const [immutable, append] = protectionFlags(command);
+    bytes[0] = flags & ~(immutable | append);
+    return (flags & immutable ? NODE_IMMUTABLE : 0) | (flags & append ? NODE_APPEND : 0);
+  }
+
+  /** An upper node has this protection from now on. Returns 0 or -errno. */
+  #protect(node: number, protection: number): number {
+    const { nodes, files } = this;
+    if (protection === (nodes.flags(node) & NODE_PROTECTED)) return 0;
+    const slot = nodes.upper(node);
+    const fd = files.inodes.acquire(slot);
+    let result = Math.min(0, fd);
+    if (result >= 0 && this.share.hasXattrs) result = storeProtection(this.xattrs, fd, protection);
+    files.inodes.release(slot);
+    if (result < 0) return result;
+    nodes.clearFlags(node, NODE_PROTECTED & ~protection);
+    nodes.setFlags(node, protection);
+    return 0;
+  }
+
+  #showProtection(node: number, command: number, { bytes }: DataOut): void {
+    if (command !== FS_IOC_GETFLAGS && command !== FS_IOC_FSGETXATTR) return;
+    const found = this.nodes.flags(node);
+    const [immutable, append] = protectionFlags(command);
+    bytes[0] =
+      (bytes[0] ?? 0) |
+      (found & NODE_IMMUTABLE ? immutable : 0) |
+      (found & NODE_APPEND ? append : 0);
   }
 
   /** The handle of a directory is a list, so it is opened for the one call. */
@@ -236,3 +291,10 @@ export abstract class OverlayFiles extends OverlayAttributes {
     return result;
   }
 }
+
+/** What immutable and append-only are in the first byte that such an ioctl carries. */
+function protectionFlags(command: number): readonly [immutable: number, append: number] {
+  return command === FS_IOC_GETFLAGS || command === FS_IOC_SETFLAGS ? FLAGS : XFLAGS;
+}
+const FLAGS = [FS_IMMUTABLE_FL, FS_APPEND_FL] as const;
+const XFLAGS = [FS_XFLAG_IMMUTABLE, FS_XFLAG_APPEND] as const;

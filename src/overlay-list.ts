@@ -25,10 +25,10 @@ import { EPERM } from "./errno.ts";
 import { MAX_WRITE, OVERLAY_LIST_KEPT } from "./limits.ts";
 import { map, smallMemory, type Memory } from "./memory.ts";
 import { DOT } from "./overlay-base.ts";
-import { OverlayCopyUp } from "./overlay-copy-up.ts";
 import { isWhiteoutName } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_IMPURE, STACK_XWHITEOUTS } from "./overlay-node-record.ts";
+import { OverlayProtection } from "./overlay-protection.ts";
 import { MARK_WHITEOUT } from "./overlay-xattrs.ts";
 import { readU64, writeU64 } from "./request.ts";
 import { roundUp } from "./struct.ts";
@@ -36,6 +36,13 @@ import { close, getdents64, munmap, newfstatat } from "./syscall.ts";
 
 const { d_ino, d_off, d_reclen, d_type } = linux_dirent64;
 const NAME = LINUX_DIRENT64_NAME;
+/**
+ * Types take half of a byte. The other half says how many layers above have nothing of the name,
+ * which saves whoever looks it up next to look there.
+ */
+export const TYPE_MASK = 15;
+export const ABOVE_SHIFT = 4;
+const ABOVE_MAX = 15;
 const FIRST_SIZE = 1 << 18;
 const FIRST_SLOTS = 1 << 10;
 
@@ -48,21 +55,23 @@ const entryName = new EntryName();
 class EntryList {
   memory = map(FIRST_SIZE);
   length = 0;
+  /** How many there are, after `finish`. */
+  count = 0;
   /** How many of them are whiteouts. */
   whiteouts = 0;
   /** Offsets of entries, plus 1. */
   #slots = new Int32Array(FIRST_SLOTS);
-  #count = 0;
+  #indexed = 0;
 
   clear(): void {
     if (this.memory.size > OVERLAY_LIST_KEPT) {
       munmap(this.memory.address, this.memory.size);
       this.memory = map(FIRST_SIZE);
       this.#slots = new Int32Array(FIRST_SLOTS);
-    } else if (this.#count > 0) {
+    } else if (this.#indexed > 0) {
       this.#slots.fill(0);
     }
-    this.#count = 0;
+    this.#indexed = 0;
     this.length = 0;
     this.whiteouts = 0;
   }
@@ -99,10 +108,10 @@ class EntryList {
 
   /** Lets `has` find the entry. */
   index(entry: number): void {
-    if (2 * this.#count >= this.#slots.length) this.#rehash();
+    if (2 * this.#indexed >= this.#slots.length) this.#rehash();
     const { memory } = this;
     this.#slots[this.#place(memory, entry + NAME, nameLengthAt(memory, entry + NAME))] = entry + 1;
-    this.#count++;
+    this.#indexed++;
   }
 
   #place(from: Memory, at: number, nameLength: number): number {
@@ -134,40 +143,67 @@ class EntryList {
     }
   }
 
-  /** Takes the whiteouts out and gives each entry its cookie: where the next one begins. */
+  /** Takes the whiteouts out and gives each entry its cookie: the number of the next one. */
   finish(): void {
     const { view, bytes } = this.memory;
     let to = 0;
+    this.count = 0;
     for (let at = 0; at < this.length;) {
       const size = view.getUint16(at + d_reclen, true);
       if (view.getUint8(at + d_type) !== DT_WHT) {
         if (to !== at) bytes.copyWithin(to, at, at + size);
-        writeU64(view, to + d_off, to + size);
+        this.count++;
+        writeU64(view, to + d_off, this.count);
         to += size;
       }
       at += size;
     }
     this.length = to;
   }
+
+  /**
+   * Writes behind the entries how many there are, and where each begins, as u32, if `base` is where
+   * the first one does. Returns how many bytes that takes.
+   */
+  writePlaces(base: number): number {
+    const size = 4 * (this.count + 1);
+    if (this.length + size > this.memory.size) this.#grow();
+    const { view } = this.memory;
+    let place = this.length;
+    view.setUint32(place, this.count, true);
+    for (let at = 0; at < this.length; at += view.getUint16(at + d_reclen, true)) {
+      place += 4;
+      view.setUint32(place, base + at, true);
+    }
+    return size;
+  }
 }
 
-export abstract class OverlayList extends OverlayCopyUp {
+export abstract class OverlayList extends OverlayProtection {
   protected readonly list = entryList;
+  /** O_* by which the layers' directories are opened. */
+  #openFlags = 0;
+  /** How many layers were listed before the one at hand, or as many as can be noted. */
+  #above = 0;
 
   /**
    * Puts what is in the acquired directory into `list`. An inode number of 0 says that it takes a
-   * lookup to know it. Returns the length in bytes or -errno.
+   * lookup to know it. `isRead`: somebody reads it, which the upper directory's access time is to
+   * show. Returns the length in bytes or -errno.
    */
-  protected listDirectory(node: number): number {
+  protected listDirectory(node: number, isRead: boolean): number {
     const { nodes, list } = this;
     list.clear();
     this.#addDots(node);
+    this.#openFlags = O_RDONLY | O_DIRECTORY | (isRead ? 0 : O_NOATIME);
     const upper = nodes.upper(node);
     const stack = nodes.stack(node);
     // A file that was copied up, or a directory that is merged, has another's inode number.
     const isPure = stack === 0 && !(nodes.flags(node) & NODE_IMPURE);
     const isIno = isPure || this.config.fastIno;
+    this.#above = 0;
     let result = upper === 0 ? 0 : this.#addLayer(upper, isIno, stack === 0, false);
+    this.#openFlags |= O_NOATIME;
     for (let record = stack; record !== 0 && result >= 0; record = nodes.below(record)) {
       const isLast = nodes.below(record) === 0;
       const flags = nodes.stackFlags(record);
@@ -180,7 +216,7 @@ export abstract class OverlayList extends OverlayCopyUp {
 
   /** Whether nothing is in the acquired directory. Returns 1, 0 or -errno. */
   protected isEmpty(node: number): number {
-    const length = this.listDirectory(node);
+    const length = this.listDirectory(node, false);
     if (length < 0) return length;
     const { view } = this.list.memory;
     const dot = view.getUint16(d_reclen, true);
@@ -208,7 +244,7 @@ export abstract class OverlayList extends OverlayCopyUp {
     const inode = files.inodes.acquire(slot);
     let fd = inode;
     if (inode >= 0) {
-      fd = files.openAt(inode, DOT.address, O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
+      fd = files.openAt(inode, DOT.address, this.#openFlags, 0);
       if (fd === -EPERM) fd = files.openAt(inode, DOT.address, O_RDONLY | O_DIRECTORY, 0);
     }
     const inoOffset = inode < 0 ? 0 : files.inodes.inoOffset(slot);
@@ -223,6 +259,7 @@ export abstract class OverlayList extends OverlayCopyUp {
     }
     close(fd);
     if (!isLast) this.#indexFrom(before);
+    this.#above = Math.min(this.#above + 1, ABOVE_MAX);
     return read;
   }
 
@@ -262,7 +299,7 @@ export abstract class OverlayList extends OverlayCopyUp {
       return;
     }
     if (list.has(scan, at + NAME, length)) return;
-    const entry = list.add(scan, at + NAME, length, type);
+    const entry = list.add(scan, at + NAME, length, type | (this.#above << ABOVE_SHIFT));
     const { view } = list.memory;
     const low = scan.view.getUint32(at + d_ino, true);
     const high = scan.view.getUint32(at + d_ino + 4, true);

@@ -34,11 +34,13 @@ import {
   NODE_WHITEOUT_FILES,
   STACK_XWHITEOUTS,
 } from "./overlay-node-record.ts";
+import { storedProtection } from "./overlay-protattr.ts";
 import {
   MARK_IMPURE,
   MARK_METACOPY,
   MARK_OPAQUE,
   MARK_ORIGIN,
+  MARK_PROTATTR,
   MARK_REDIRECT,
   MARK_WHITEOUT,
   MARK_XWHITEOUTS,
@@ -115,16 +117,17 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /**
-   * The node of a name in an acquired directory, with 1 added to its lookup count. Returns it, or
-   * -errno (ENOENT).
+   * The node of a name in an acquired directory, with 1 added to its lookup count. Of the
+   * directory's own layers, the first `above` are known to have had nothing of that name when its
+   * version was `listed`. Returns the node, or -errno (ENOENT).
    */
-  protected find(parent: number, name: EntryName): number {
+  protected find(parent: number, name: EntryName, above = 0, listed = 0): number {
     const { nodes, found } = this;
     for (;;) {
       const known = nodes.child(parent, name);
       if (known !== 0) return known;
       const version = nodes.version(parent);
-      const result = this.#look(parent, name);
+      const result = this.#look(parent, name, version === listed ? above : 0);
       if (result < 0) {
         this.#abandon();
         if (version === nodes.version(parent)) return result;
@@ -143,7 +146,7 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /** Fills `found` with what the layers have under a name. Returns 0 or -errno. */
-  #look(parent: number, name: EntryName): number {
+  #look(parent: number, name: EntryName, above: number): number {
     const { found, nodes } = this;
     found.clear();
     if (nodes.type(parent) !== S_IFDIR) return -ENOTDIR;
@@ -152,7 +155,10 @@ export abstract class OverlayLookup extends OverlayBase {
     const stack = nodes.stack(parent);
     let goesOn = true;
     let redirect: string | undefined;
-    if (upper !== 0) {
+    let skipped = above;
+    if (upper !== 0 && skipped > 0) {
+      skipped--;
+    } else if (upper !== 0) {
       const kind = this.#probe(parent, upper, name, true, stack === 0);
       if (kind < 0) return kind;
       if (kind === WHITEOUT) return -ENOENT;
@@ -167,7 +173,7 @@ export abstract class OverlayLookup extends OverlayBase {
       }
     }
     if (goesOn && redirect === undefined && stack !== 0) {
-      const result = this.#lookBelow(parent, name);
+      const result = this.#lookBelow(parent, name, skipped);
       if (result < 0) return result;
     } else if (goesOn && redirect !== undefined) {
       const result = this.#follow(redirect, parent, -1);
@@ -190,6 +196,7 @@ export abstract class OverlayLookup extends OverlayBase {
     found.key = this.#slot;
     this.foundIno(this.#slot, this.stat);
     if (this.#marks & MARK_IMPURE) found.flags |= NODE_IMPURE;
+    if (this.#marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
     if (kind === DIRECTORY) return this.#marks & MARK_OPAQUE ? 0 : 1;
     if (this.#marks & MARK_ORIGIN) this.#identify();
     if (!(this.#marks & MARK_METACOPY)) return 0;
@@ -198,12 +205,26 @@ export abstract class OverlayLookup extends OverlayBase {
     return 1;
   }
 
-  /** Goes down a directory's stack until something hides what is below. */
-  #lookBelow(parent: number, name: EntryName): number {
+  #storedProtection(): number {
+    const { inodes } = this.files;
+    const fd = inodes.acquire(this.#slot);
+    const found = fd < 0 ? 0 : storedProtection(this.xattrs, fd);
+    inodes.release(this.#slot);
+    return found;
+  }
+
+  /**
+   * Goes down a directory's stack, without its first `skipped`, until something hides what is
+   * below.
+   */
+  #lookBelow(parent: number, name: EntryName, skipped: number): number {
     const { nodes } = this;
+    let position = 0;
     for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
+      if (position++ < skipped) continue;
       const isLast = nodes.below(record) === 0;
-      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast);
+      const leads = this.#mayLeadBelow(nodes.layer(record));
+      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast, leads);
       if (kind < 0) return kind;
       if (kind === NOTHING) continue;
       if (kind === WHITEOUT) return 0;
@@ -217,6 +238,11 @@ export abstract class OverlayLookup extends OverlayBase {
       }
     }
     return 0;
+  }
+
+  /** Whether a directory may lead to layers below its own, also where its parent has no part. */
+  #mayLeadBelow(layer: number): boolean {
+    return this.config.redirectDir !== "nofollow" && layer < this.config.lower.length - 1;
   }
 
   /** Enters a lower part. Returns 1 if more may lie below, 0 if not, -errno. */
@@ -262,7 +288,8 @@ export abstract class OverlayLookup extends OverlayBase {
   /**
    * What a layer has under a name. Fills `#slot`, `#marks`, `#mode` and `stat` if it is a file or a
    * directory. `node` is the node that `directory` is a part of, 0 for none; `isLast`: nothing
-   * below that it could hide. Returns NOTHING, FILE, DIRECTORY, WHITEOUT or -errno.
+   * below that it could hide; `leads`: but a directory may lead there. Returns NOTHING, FILE,
+   * DIRECTORY, WHITEOUT or -errno.
    */
   #probe(
     node: number,
@@ -270,12 +297,13 @@ export abstract class OverlayLookup extends OverlayBase {
     name: EntryName,
     isUpper: boolean,
     isLast: boolean,
+    leads = false,
   ): number {
     const { files } = this;
     const dirfd = files.inodes.acquire(directory);
     const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
     let kind = fd;
-    if (fd >= 0) kind = this.#classify(fd, isUpper, isLast);
+    if (fd >= 0) kind = this.#classify(dirfd, name, fd, isUpper, isLast, leads);
     else if (fd === -ENOENT)
       kind = !isLast && this.#hidesByFile(node, dirfd, name) ? WHITEOUT : NOTHING;
     files.inodes.release(directory);
@@ -283,7 +311,14 @@ export abstract class OverlayLookup extends OverlayBase {
   }
 
   /** Takes over `fd`. */
-  #classify(fd: number, isUpper: boolean, isLast: boolean): number {
+  #classify(
+    dirfd: number,
+    name: EntryName,
+    fd: number,
+    isUpper: boolean,
+    isLast: boolean,
+    leads: boolean,
+  ): number {
     const { stat: memory } = this;
     fstat(fd, memory.address);
     const mode = memory.view.getUint32(stat.st_mode, true);
@@ -291,8 +326,11 @@ export abstract class OverlayLookup extends OverlayBase {
     let isWhiteout = type === S_IFCHR && readU64(memory.view, stat.st_rdev) === 0;
     const marks = isUpper || !isLast || this.config.metacopy;
     this.#marks = 0;
-    if (marks && !isWhiteout && (type === S_IFDIR || type === S_IFREG || isUpper)) {
-      this.#marks = this.xattrs.marks(fd);
+    const isMarked = marks
+      ? type === S_IFDIR || type === S_IFREG || isUpper
+      : type === S_IFDIR && leads;
+    if (isMarked && !isWhiteout) {
+      this.#marks = this.xattrs.marksAt(dirfd, name.address, fd);
       if (type === S_IFREG && this.#marks & MARK_WHITEOUT)
         isWhiteout = memory.view.getUint32(stat.st_size, true) === 0;
       if (type === S_IFDIR && !isLast && this.#hasOpaqueFile(fd)) this.#marks |= MARK_OPAQUE;
@@ -402,6 +440,7 @@ export abstract class OverlayLookup extends OverlayBase {
     found.key = this.#slot;
     found.mode = this.#mode;
     found.flags |= NODE_ORIGIN;
+    if (this.#marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
     if (this.#marks & MARK_METACOPY) {
       if (!this.config.metacopy) return this.#refuse("metadata copy");
       found.flags |= NODE_METACOPY;
@@ -435,9 +474,7 @@ export abstract class OverlayLookup extends OverlayBase {
     const text = fd < 0 ? undefined : this.xattrs.readText(fd, "redirect");
     inodes.release(slot);
     const follows = this.config.redirectDir !== "nofollow";
-    const isSound =
-      text !== undefined && text !== "" && (text.startsWith("/") || !text.includes("/"));
-    if (follows && isSound) return text;
+    if (follows && text !== undefined && isRedirect(text)) return text;
     this.#refuse("redirect");
     return undefined;
   }
@@ -480,14 +517,20 @@ export abstract class OverlayLookup extends OverlayBase {
   #walkStops = false;
   #walkRedirect: string | undefined;
 
-  /** Goes along a path from a directory of a layer. Returns what kind of thing is at its end. */
+  /**
+   * Goes along a path from a directory of a layer. Returns what kind of thing is at its end.
+   * `#walkRedirect` is the path for the layers below, if directories on the way have redirects.
+   */
   #walk(root: number, path: string): number {
     const parts = path.split("/").filter((part) => part !== "");
     let directory = root;
     let kind: number = NOTHING;
+    let below = "";
+    let isRedirected = false;
+    let index = 0;
     this.#walkStops = false;
-    this.#walkRedirect = undefined;
-    for (const [index, part] of parts.entries()) {
+    for (; ; index++) {
+      const part = parts[index]!;
       kind = component.setText(part) ? this.#probe(0, directory, component, false, false) : NOTHING;
       if (directory !== root) this.files.forgetSlot(directory);
       if (kind < 0 || index === parts.length - 1) break;
@@ -502,20 +545,16 @@ export abstract class OverlayLookup extends OverlayBase {
       directory = this.#slot;
       // What is hidden below a directory on the way is hidden as well.
       if (this.#marks & MARK_OPAQUE) this.#walkStops = true;
-      if (this.#marks & MARK_REDIRECT) this.#walkRedirect = this.#onTheWay(parts, index);
+      const redirect = this.#marks & MARK_REDIRECT ? this.#readRedirect(directory) : part;
+      if (redirect === undefined) {
+        this.files.forgetSlot(directory);
+        return -EPERM;
+      }
+      isRedirected ||= (this.#marks & MARK_REDIRECT) !== 0;
+      below = redirect.startsWith("/") ? redirect : `${below}/${redirect}`;
     }
+    this.#walkRedirect = isRedirected ? [below, ...parts.slice(index)].join("/") : undefined;
     return kind;
-  }
-
-  /** The path below, when a directory on the way has a redirect of its own. */
-  #onTheWay(parts: string[], index: number): string | undefined {
-    const redirect = this.#readRedirect(this.#slot);
-    if (redirect === undefined) return undefined;
-    const rest = parts.slice(index + 1);
-    const before = redirect.startsWith("/")
-      ? [redirect.slice(1)]
-      : [...parts.slice(0, index), redirect];
-    return `/${[...before, ...rest].join("/")}`;
   }
 
   /** The data of a metadata copy, in the layers that have only that. */
@@ -568,6 +607,12 @@ export abstract class OverlayLookup extends OverlayBase {
     close(fd);
     return (marks & MARK_WHITEOUT) !== 0;
   }
+}
+
+/** Whether a redirect is a name, or an absolute path, and stays in its layer. */
+function isRedirect(text: string): boolean {
+  const names = text.startsWith("/") ? text.slice(1).split("/") : [text];
+  return names.every((name) => name !== "" && name !== "." && name !== ".." && !name.includes("/"));
 }
 
 /** Whether a name says that another one is hidden. */

@@ -162,7 +162,8 @@ export abstract class OverlayMake extends OverlayList {
   ): number {
     const { nodes, files } = this;
     this.#wasStaged = false;
-    let result = nodes.acquire(parent) ? this.copyUp(parent) : -ESTALE;
+    let result = nodes.acquire(parent) ? this.mayAdd(parent) : -ESTALE;
+    if (result >= 0) result = this.copyUp(parent);
     if (result > 0) result = files.tmpfile(context, result, flags, mode, umask, entry, out);
     if (result >= 0) {
       this.#takeMade();
@@ -182,7 +183,8 @@ export abstract class OverlayMake extends OverlayList {
     if (!nodes.acquire(parent)) return -ESTALE;
     if (!this.name.set(name)) return -ENAMETOOLONG;
     if (this.hidesPrefix && isWhiteoutName(this.name)) return -EINVAL;
-    return this.copyUp(parent);
+    const allowed = this.mayAdd(parent);
+    return allowed < 0 ? allowed : this.copyUp(parent);
   }
 
   /** Makes a node of what was made, if `result` says so, and lets go of `parent`. */
@@ -344,6 +346,7 @@ export abstract class OverlayMake extends OverlayList {
     const isThere = nodes.acquire(nodeid);
     const directory = this.#begin(newParent, newName);
     let result = isThere ? directory : -ESTALE;
+    if (result > 0 && this.mayChange(nodeid) < 0) result = -EPERM;
     if (result > 0) result = this.copyUp(nodeid, DATA);
     if (result > 0) result = this.#link(nodeid, result, newParent, directory);
     if (result >= 0) {

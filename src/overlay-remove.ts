@@ -21,7 +21,7 @@ import { EISDIR, ENAMETOOLONG, ENOTDIR, ENOTEMPTY, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { PAGE_SIZE, map, smallMemory, type Address, type Memory } from "./memory.ts";
 import { whiteoutPath } from "./overlay-lookup.ts";
-import { DATA } from "./overlay-copy-up.ts";
+import { DATA, setTimes } from "./overlay-copy-up.ts";
 import { OverlayMake } from "./overlay-make.ts";
 import { UPPER_LAYER } from "./overlay-override.ts";
 import type { EntryName } from "./overlay-name.ts";
@@ -56,7 +56,8 @@ export abstract class OverlayRemove extends OverlayMake {
     let result = nodes.acquire(parent) ? 0 : -ESTALE;
     if (result >= 0 && !this.name.set(name)) result = -ENAMETOOLONG;
     const node = result < 0 ? result : this.find(parent, this.name);
-    const directory = node < 0 ? node : this.copyUp(parent);
+    let directory = node < 0 ? node : this.mayRemove(parent, node);
+    if (directory >= 0) directory = this.copyUp(parent);
     if (directory > 0) {
       // Whose other names stay is told how many they are.
       if (this.isLinkedBelow(node)) result = Math.min(0, this.copyUp(node, DATA));
@@ -177,8 +178,9 @@ export abstract class OverlayRemove extends OverlayMake {
     const { view } = clearedStat;
     const uid = view.getUint32(stat.st_uid, true);
     const gid = view.getUint32(stat.st_gid, true);
-    const done = this.dress(fd, old, uid, gid, view.getUint32(stat.st_mode, true));
-    return done < 0 ? done : this.setOpaque(fd);
+    let done = this.dress(fd, old, uid, gid, view.getUint32(stat.st_mode, true));
+    if (done >= 0) done = this.setOpaque(fd);
+    return done < 0 ? done : setTimes(fd, clearedStat);
   }
 
   /**

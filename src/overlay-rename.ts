@@ -71,10 +71,18 @@ export abstract class OverlayRename extends OverlayRemove {
     if (victim !== 0 && flags & RENAME_NOREPLACE) return -EEXIST;
     if (victim === 0 && isExchange) return -ENOENT;
     if (node === victim) return 0;
+    let allowed = this.mayRemove(parent, node);
+    if (allowed >= 0)
+      allowed = victim === 0 ? this.mayAdd(newParent) : this.mayRemove(newParent, victim);
+    if (allowed < 0) return allowed;
     const isDirectory = nodes.type(node) === S_IFDIR;
     if (victim !== 0 && !isExchange && (nodes.type(victim) === S_IFDIR) !== isDirectory)
       return isDirectory ? -ENOTDIR : -EISDIR;
     if (!this.#canMove(node) || (isExchange && !this.#canMove(victim))) return -EXDEV;
+    if (victim !== 0 && !isExchange && isDirectory) {
+      const empty = this.isEmpty(victim);
+      if (empty <= 0) return empty < 0 ? empty : -ENOTEMPTY;
+    }
     const from = this.copyUp(parent);
     const to = from < 0 ? from : this.copyUp(newParent);
     let result = to < 0 ? to : this.hasUpper(node) ? 0 : 1;
@@ -190,8 +198,6 @@ export abstract class OverlayRename extends OverlayRemove {
     const { nodes, share } = this;
     const isDirectory = nodes.type(node) === S_IFDIR;
     if (victim !== 0 && isDirectory) {
-      const empty = this.isEmpty(victim);
-      if (empty <= 0) return empty < 0 ? empty : -ENOTEMPTY;
       const result = this.hasUpper(victim) ? this.clearUpper(victim, toFd, this.newName) : 0;
       if (result < 0) return result;
     }

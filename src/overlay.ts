@@ -1,7 +1,6 @@
 // The overlay file system: a userspace overlayfs, compatible on disk with the kernel's.
 
 import {
-  AT_FDCWD,
   AT_REMOVEDIR,
   FS_IOC_GETFSUUID,
   MOUNT_ATTR_NOATIME,
@@ -20,7 +19,7 @@ import { FUSE_ATOMIC_O_TRUNC, FUSE_PASSTHROUGH, FUSE_POSIX_ACL, FUSE_ROOT_ID } f
 import { assert } from "./assert.ts";
 import { EEXIST, EINVAL, ENODATA, ENOENT, ENOTEMPTY, errnoMessage } from "./errno.ts";
 import type { Wishes } from "./filesystem.ts";
-import { cstring, passingString, smallMemory, type Memory } from "./memory.ts";
+import { cstring, smallMemory, type Memory } from "./memory.ts";
 import { type LayerShare, type OverlayShare } from "./overlay-base.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { OverlayDirectories } from "./overlay-directories.ts";
@@ -30,7 +29,10 @@ import { Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
 import { NodeTable } from "./overlay-nodes.ts";
 import { Origins } from "./overlay-origin.ts";
 import { removeTree } from "./overlay-remove.ts";
-import { MARK_IMPURE, OverlayXattrs } from "./overlay-xattrs.ts";
+import { openDirectory } from "./overlay-source.ts";
+import { openUpper } from "./overlay-upper.ts";
+import { storedProtection } from "./overlay-protattr.ts";
+import { MARK_IMPURE, MARK_PROTATTR, OverlayXattrs } from "./overlay-xattrs.ts";
 import {
   ConfigError,
   descriptorLimit,
@@ -43,7 +45,7 @@ import { passthroughAreas } from "./passthrough-base.ts";
 import { InodeTable } from "./passthrough-inodes.ts";
 import type { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
-import { openMountCopy } from "./passthrough-source.ts";
+import { openMountCopy, type AccessTimes } from "./passthrough-source.ts";
 import { readU64 } from "./request.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
 import {
@@ -107,8 +109,14 @@ export class OverlayFs extends OverlayDirectories {
   }
 }
 
-/** Opens the layers and makes the state that the workers will share. Throws ConfigError. */
-export function shareOverlay(config: OverlayConfig): { memory: Memory; share: OverlayShare } {
+/**
+ * Opens the layers and makes the state that the workers will share. `times` says when the access
+ * times of what is in the upper layer change. Throws ConfigError.
+ */
+export function shareOverlay(
+  config: OverlayConfig,
+  times?: AccessTimes,
+): { memory: Memory; share: OverlayShare } {
   const layout = new SharedLayout();
   const descriptors = descriptorLimit();
   const areas = passthroughAreas(layout, descriptors);
@@ -122,7 +130,7 @@ export function shareOverlay(config: OverlayConfig): { memory: Memory; share: Ov
     dropsForgotten: true,
   };
   const opening = new Opening(config, memory, files);
-  const share = { ...opening.open(), config, files, nodes };
+  const share = { ...opening.open(times), config, files, nodes };
   opening.addRoot(new NodeTable(memory, nodes, share.retains, () => {}), share);
   return { memory, share };
 }
@@ -144,6 +152,9 @@ function filesConfig(config: OverlayConfig): PassthroughConfig {
     killprivV2: config.xattrPermissions === 0,
   });
 }
+
+/** What there is where things are made ready. */
+type WorkShare = Pick<OverlayShare, "workFd" | "indexSlot" | "makesDevices" | "hasXattrs">;
 
 /** Opens what an overlay is made of. */
 class Opening {
@@ -167,11 +178,9 @@ class Opening {
     this.#xattrs = new OverlayXattrs(proc, config.userxattr, config.xattrPermissions !== 0);
   }
 
-  open(): Omit<OverlayShare, "config" | "files" | "nodes"> {
-    const { upper, lower, data } = this.#config;
-    // The first on its file system: files that are opened by handle are to be writable.
-    if (upper !== undefined) this.#upper = this.#addSlot(this.#openPath("upperdir", upper), upper);
-    const work = this.#openWork();
+  open(times: AccessTimes | undefined): Omit<OverlayShare, "config" | "files" | "nodes"> {
+    const { lower, data } = this.#config;
+    const work = this.#openWritten(times);
     const layers = [...lower, ...data].map((path) => this.#openLayer(path));
     if (work.indexSlot !== 0) this.#checkOrigin(layers, lower[0]!);
     const roots = [this.#upper, ...layers.map(({ root }) => root)].filter((slot) => slot !== 0);
@@ -181,10 +190,18 @@ class Opening {
     return { ...work, layers, retains, isStacked: this.#isStacked, overrides };
   }
 
-  #openPath(option: string, path: string): number {
-    const fd = openat(AT_FDCWD, passingString(path), O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-    if (fd < 0) throw new ConfigError(`cannot open ${option}=${path}: ${errnoMessage(fd)}`);
-    return fd;
+  #openWritten(times: AccessTimes | undefined): WorkShare {
+    const { upper, work } = this.#config;
+    if (upper === undefined || work === undefined)
+      return { workFd: -1, indexSlot: 0, makesDevices: true, hasXattrs: true };
+    const directories = openUpper(upper, work, times);
+    // The first on its file system: files that are opened by handle are to be writable.
+    this.#upper = this.#addSlot(directories.upper, upper);
+    try {
+      return this.#openWork(directories.work, work);
+    } finally {
+      close(directories.work);
+    }
   }
 
   #addSlot(fd: number, path: string): number {
@@ -200,7 +217,7 @@ class Opening {
   #openLayer(path: string): LayerShare {
     const wanted = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME;
     const copy = geteuid() === 0 ? openMountCopy(path, wanted) : -1;
-    const fd = copy >= 0 ? copy : this.#openPath("lowerdir", path);
+    const fd = copy >= 0 ? copy : openDirectory({ option: "lowerdir", path });
     const mountFd = openat(fd, DOT.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (mountFd < 0)
       throw new ConfigError(`cannot read the layer ${path}: ${errnoMessage(mountFd)}`);
@@ -279,27 +296,19 @@ class Opening {
     );
   }
 
-  #openWork(): Pick<OverlayShare, "workFd" | "indexSlot" | "makesDevices" | "hasXattrs"> {
-    const { work } = this.#config;
-    if (work === undefined)
-      return { workFd: -1, indexSlot: 0, makesDevices: true, hasXattrs: true };
-    const dirfd = this.#openPath("workdir", work);
-    try {
-      const workFd = this.#makeDirectory(dirfd, WORK, work);
-      this.#refuseIncompatible(dirfd, work);
-      this.#clean(dirfd, work);
-      const fresh = this.#makeDirectory(dirfd, WORK, work);
-      close(workFd);
-      if (this.#config.volatile) this.#markVolatile(dirfd, work);
-      return {
-        workFd: fresh,
-        indexSlot: this.#config.index ? this.#addIndex(dirfd, work) : 0,
-        makesDevices: this.#canMakeDevices(fresh),
-        hasXattrs: this.#hasXattrs(fresh),
-      };
-    } finally {
-      close(dirfd);
-    }
+  #openWork(dirfd: number, work: string): WorkShare {
+    const workFd = this.#makeDirectory(dirfd, WORK, work);
+    this.#refuseIncompatible(dirfd, work);
+    this.#clean(dirfd, work);
+    const fresh = this.#makeDirectory(dirfd, WORK, work);
+    close(workFd);
+    if (this.#config.volatile) this.#markVolatile(dirfd, work);
+    return {
+      workFd: fresh,
+      indexSlot: this.#config.index ? this.#addIndex(dirfd, work) : 0,
+      makesDevices: this.#canMakeDevices(fresh),
+      hasXattrs: this.#hasXattrs(fresh),
+    };
   }
 
   /**
@@ -398,7 +407,9 @@ class Opening {
     found.key = top;
     if (this.#upper !== 0) {
       const fd = this.#inodes.acquire(this.#upper);
-      if (fd >= 0 && this.#xattrs.marks(fd) & MARK_IMPURE) found.flags |= NODE_IMPURE;
+      const marks = fd < 0 ? 0 : this.#xattrs.marks(fd);
+      if (marks & MARK_IMPURE) found.flags |= NODE_IMPURE;
+      if (marks & MARK_PROTATTR) found.flags |= storedProtection(this.#xattrs, fd);
       this.#inodes.release(this.#upper);
     }
     const first = found.slots[0]!;

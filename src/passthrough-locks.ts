@@ -441,6 +441,7 @@ export class LockTable {
    * on `flockFd`. Returns 0, -ENOLCK if too many wait, -EDEADLK if it would wait for itself.
    */
   wait(context: Context, owner: number, flockFd: number, lock: FileLock): number {
+    if (context.device < 0) return -ENOLCK;
     const fd = owner === 0 ? flockFd : this.#words[this.#owners.at(owner) + FD]!;
     const { type, start, end } = lock;
     this.#waitLock.acquire();

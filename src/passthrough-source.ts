@@ -39,9 +39,9 @@ export interface AccessTimes {
 /** An O_PATH descriptor of the directory. Throws ConfigError. */
 export function openSource(source: string, times?: AccessTimes): number {
   // Only root may copy a mount.
-  const wanted = times === undefined || geteuid() !== 0 ? 0 : attributes(times);
+  const wanted = times === undefined || geteuid() !== 0 ? 0 : timesAttributes(times);
   if (wanted !== 0) {
-    const root = openMountCopy(source, wanted, AT_RECURSIVE);
+    const root = openMountCopy(source, wanted, 0, AT_RECURSIVE);
     if (root >= 0) return root;
     const why = errnoMessage(root);
     log.warn(`access times change as on the mount of ${source}, which can't be copied: ${why}`);
@@ -51,7 +51,8 @@ export function openSource(source: string, times?: AccessTimes): number {
   throw new ConfigError(`cannot open the source directory ${source}: ${errnoMessage(root)}`);
 }
 
-function attributes(times: AccessTimes): number {
+/** MOUNT_ATTR_* of a mount whose access times change so. */
+export function timesAttributes(times: AccessTimes): number {
   return (
     (times.noatime ? MOUNT_ATTR_NOATIME : times.strictatime ? MOUNT_ATTR_STRICTATIME : 0) |
     (times.nodiratime ? MOUNT_ATTR_NODIRATIME : 0)
@@ -60,18 +61,19 @@ function attributes(times: AccessTimes): number {
 
 /**
  * A descriptor of the root of a copy of the mount that a directory lies on, from there on, with the
- * attributes `wanted` (MOUNT_ATTR_*); `below` is AT_RECURSIVE to have the mounts below copied too.
- * The copy is mounted nowhere, and goes with its last descriptor. Returns -errno if that is not
- * allowed.
+ * attributes `wanted` (MOUNT_ATTR_*) and without those `unwanted`; `below` is AT_RECURSIVE to have
+ * the mounts below copied too. The copy is mounted nowhere, and goes with its last descriptor.
+ * Returns -errno if that is not allowed.
  */
-export function openMountCopy(path: string, wanted: number, below = 0): number {
+export function openMountCopy(path: string, wanted: number, unwanted = 0, below = 0): number {
   const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | below;
   const root = open_tree(AT_FDCWD, passingString(path), flags);
   if (root < 0) return root;
   argument.bytes.fill(0);
   writeU64(argument.view, mount_attr.attr_set, wanted);
-  if (wanted & (MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME))
-    writeU64(argument.view, mount_attr.attr_clr, MOUNT_ATTR__ATIME);
+  const isTimed = (wanted & (MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME)) !== 0;
+  const cleared = unwanted | (isTimed ? MOUNT_ATTR__ATIME : 0);
+  writeU64(argument.view, mount_attr.attr_clr, cleared);
   const { address } = argument;
   const all = AT_EMPTY_PATH | below;
   const result = mount_setattr(root, EMPTY.address, all, address, mount_attr.sizeof);

@@ -35,24 +35,30 @@ export class Reply {
   splice: Splice | undefined;
   readonly memory: Memory;
   /** Where the reply begins in `memory`, and where its body does. */
-  readonly base: number;
-  readonly body: number;
+  base: number;
+  body: number;
   /** How many bytes of body can be sent. */
   readonly capacity: number;
   readonly view: DataView;
   /** How the numbers of the file system that answers are shown. */
   readonly translation = new Translation();
 
-  constructor(memory: Memory, base: number) {
+  constructor(memory: Memory, base: number, capacity?: number) {
     this.memory = memory;
     this.base = base;
     this.body = base + fuse_out_header.sizeof;
-    this.capacity = memory.size - this.body;
+    this.capacity = capacity ?? memory.size - this.body;
     this.view = memory.view;
   }
 
   get address(): Address {
     return this.memory.address + this.base;
+  }
+
+  /** Has the next reply built at another place of `memory`. */
+  moveTo(base: number): void {
+    this.base = base;
+    this.body = base + fuse_out_header.sizeof;
   }
 
   get bodyAddress(): Address {

@@ -75,7 +75,7 @@ export class Name extends Bytes {
 export class Request {
   readonly memory: Memory;
   /** Where the request begins in `memory`. */
-  readonly base: number;
+  base: number;
   readonly #view: DataView;
 
   opcode = 0;

@@ -51,6 +51,8 @@ export interface ServerOptions {
 }
 
 export class Server extends Exchange {
+  /** Whether the request that was handled last is answered by somebody else, later. */
+  repliesLater = false;
   readonly #metrics: MetricsHook | undefined;
   readonly #tracer: Tracer | undefined;
 
@@ -75,6 +77,7 @@ export class Server extends Exchange {
    */
   handle(length: number): number {
     const request = this.request;
+    this.repliesLater = false;
     if (!request.begin(length)) return this.#refuseHeader(length);
     const row = table[request.opcode];
     if (this.#tracer !== undefined) this.#tracer.request(this);
@@ -88,8 +91,9 @@ export class Server extends Exchange {
       result = this.#run(row);
       metrics.after(request.opcode, result, Bun.nanoseconds() - start);
     }
+    this.repliesLater = result === REPLY_LATER;
     const replied =
-      result === REPLY_LATER || row?.silent === true
+      this.repliesLater || row?.silent === true
         ? 0
         : this.reply.end(request.uniqueLow, request.uniqueHigh, result);
     if (this.#tracer !== undefined) this.#tracer.reply(this, replied);

@@ -15,6 +15,7 @@ import {
   FUSE_KERNEL_MINOR_VERSION_MIN,
   FUSE_KERNEL_VERSION,
   FUSE_MAX_PAGES,
+  FUSE_OVER_IO_URING,
   FUSE_PASSTHROUGH,
   FUSE_POSIX_ACL,
   FUSE_POSIX_LOCKS,
@@ -62,6 +63,8 @@ export interface SessionOptions {
    * Seconds after which the kernel aborts the connection over an unanswered request; 0 for never.
    */
   readonly requestTimeout: number;
+  /** Whether requests may come by io_uring. */
+  readonly ioUring?: boolean;
   /** Sees the handshake. */
   readonly tracer?: Tracer | undefined;
 }
@@ -130,7 +133,9 @@ function answerInit(
   const maxReadahead = request.u32(fuse_init_in.max_readahead);
   const wishes: Wishes = {
     flags: FUSE_MAX_PAGES | FUSE_ABORT_ERROR,
-    flags2: options.requestTimeout > 0 ? FUSE_REQUEST_TIMEOUT : 0,
+    flags2:
+      (options.requestTimeout > 0 ? FUSE_REQUEST_TIMEOUT : 0) |
+      (options.ioUring === true ? FUSE_OVER_IO_URING : 0),
     maxStackDepth: 0,
     requestTimeout: options.requestTimeout,
     maxBackground: MAX_BACKGROUND,
@@ -161,6 +166,7 @@ function answerInit(
 export function describeConnection(connection: Connection): string {
   const { minor, flags, flags2 } = connection;
   const features: [boolean, string][] = [
+    [(flags2 & FUSE_OVER_IO_URING) !== 0, "io_uring"],
     [(flags2 & FUSE_PASSTHROUGH) !== 0, "kernel passthrough"],
     [(flags & FUSE_WRITEBACK_CACHE) !== 0, "writeback cache"],
     [(flags & FUSE_POSIX_ACL) !== 0, "POSIX ACLs"],

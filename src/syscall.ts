@@ -17,7 +17,7 @@ const X64 = {
   setresuid: 117, setresgid: 119, capget: 125, capset: 126, statfs: 137, fstatfs: 138, prctl: 157,
   mount: 165, umount2: 166, gettid: 186, setxattr: 188, fsetxattr: 190, getxattr: 191,
   fgetxattr: 193, listxattr: 194, flistxattr: 196, removexattr: 197, fremovexattr: 199, futex: 202,
-  getdents64: 217, tgkill: 234, openat: 257, mkdirat: 258, mknodat: 259, fchownat: 260,
+  sched_setaffinity: 203,  getdents64: 217, tgkill: 234, openat: 257, mkdirat: 258, mknodat: 259, fchownat: 260,
   newfstatat: 262, unlinkat: 263, linkat: 265, symlinkat: 266, readlinkat: 267, fchmodat: 268, faccessat: 269,
   ppoll: 271, unshare: 272, splice: 275, utimensat: 280, fallocate: 285, eventfd2: 290, dup3: 292,
   pipe2: 293, prlimit64: 302, name_to_handle_at: 303, open_by_handle_at: 304, syncfs: 306,
@@ -33,7 +33,7 @@ const ARM64: Record<keyof typeof X64, number> = {
   setgroups: 159, setresuid: 147, setresgid: 149, capget: 90, capset: 91, statfs: 43,
   fstatfs: 44, prctl: 167, mount: 40, umount2: 39, gettid: 178, setxattr: 5, fsetxattr: 7,
   getxattr: 8, fgetxattr: 10, listxattr: 11, flistxattr: 13, removexattr: 14, fremovexattr: 16,
-  futex: 98, getdents64: 61, tgkill: 131, openat: 56, mkdirat: 34, mknodat: 33, fchownat: 54,
+  futex: 98, sched_setaffinity: 122, getdents64: 61, tgkill: 131, openat: 56, mkdirat: 34, mknodat: 33, fchownat: 54,
   newfstatat: 79, unlinkat: 35, linkat: 37, symlinkat: 36, readlinkat: 78, fchmodat: 53, faccessat: 48,
   ppoll: 73, unshare: 97, splice: 76, utimensat: 88, fallocate: 47, eventfd2: 19, dup3: 24, pipe2: 59,
   prlimit64: 261, name_to_handle_at: 264, open_by_handle_at: 265, syncfs: 267, setns: 268,
@@ -42,11 +42,14 @@ const ARM64: Record<keyof typeof X64, number> = {
 
 /** Calls newer than the split of the tables have one number everywhere. */
 const EVERYWHERE = {
+  io_uring_setup: 425,
+  io_uring_enter: 426,
   open_tree: 428,
   openat2: 437,
   faccessat2: 439,
   mount_setattr: 442,
   fchmodat2: 452,
+  listxattrat: 465,
 } as const;
 
 const NR = { ...(process.arch === "arm64" ? ARM64 : X64), ...EVERYWHERE };
@@ -128,6 +131,7 @@ const raw = linkSymbols({
   setxattr: { ptr, args: ["i32", "u64", "u64", "u64", "u64", "i32"], returns: "i32" },
   getxattr: { ptr, args: ["i32", "u64", "u64", "u64", "u64"], returns: "i32" },
   listxattr: { ptr, args: ["i32", "u64", "u64", "u64"], returns: "i32" },
+  listxattrat: { ptr, args: ["i32", "i32", "u64", "i32", "u64", "u64"], returns: "i32" },
   removexattr: { ptr, args: ["i32", "u64", "u64"], returns: "i32" },
   fsetxattr: { ptr, args: ["i32", "i32", "u64", "u64", "u64", "i32"], returns: "i32" },
   fgetxattr: { ptr, args: ["i32", "i32", "u64", "u64", "u64"], returns: "i32" },
@@ -166,6 +170,9 @@ const raw = linkSymbols({
   sendmsg: { ptr, args: ["i32", "i32", "u64", "i32"], returns: "i32" },
   recvmsg: { ptr, args: ["i32", "i32", "u64", "i32"], returns: "i32" },
   futex: { ptr, args: ["i32", "u64", "i32", "i32", "u64", "u64", "i32"], returns: "i32" },
+  sched_setaffinity: { ptr, args: ["i32", "i32", "u64", "u64"], returns: "i32" },
+  io_uring_setup: { ptr, args: ["i32", "i32", "u64"], returns: "i32" },
+  io_uring_enter: { ptr, args: ["i32", "i32", "i32", "i32", "i32", "u64", "u64"], returns: "i32" },
   splice: { ptr, args: ["i32", "i32", "u64", "i32", "u64", "u64", "i32"], returns: "i32" },
   lseek: { ptr, args: ["i32", "i32", "i64", "i32"], returns: FFIType.i64_fast },
   copy_file_range: { ptr, args: ["i32", "i32", "u64", "i32", "u64", "u64", "i32"], returns: "i32" },
@@ -281,6 +288,13 @@ export const getxattr = (path: Address, name: Address, value: Address, size: num
   raw.getxattr(NR.getxattr, path, name, value, size);
 export const listxattr = (path: Address, list: Address, size: number): number =>
   raw.listxattr(NR.listxattr, path, list, size);
+export const listxattrat = (
+  dirfd: number,
+  path: Address,
+  flags: number,
+  list: Address,
+  size: number,
+): number => raw.listxattrat(NR.listxattrat, dirfd, path, flags, list, size);
 export const removexattr = (path: Address, name: Address): number =>
   raw.removexattr(NR.removexattr, path, name);
 export const fsetxattr = (
@@ -377,6 +391,12 @@ export const futex = (
   address2: Address,
   value3: number,
 ): number => raw.futex(NR.futex, address, operation, value, timeout, address2, value3);
+export const sched_setaffinity = (tid: number, size: number, mask: Address): number =>
+  raw.sched_setaffinity(NR.sched_setaffinity, tid, size, mask);
+export const io_uring_setup = (entries: number, params: Address): number =>
+  raw.io_uring_setup(NR.io_uring_setup, entries, params);
+export const io_uring_enter = (fd: number, submit: number, wait: number, flags: number): number =>
+  raw.io_uring_enter(NR.io_uring_enter, fd, submit, wait, flags, 0, 0);
 export const splice = (
   fdIn: number,
   offsetIn: Address,

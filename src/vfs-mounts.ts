@@ -18,6 +18,7 @@ import {
   FUSE_HANDLE_KILLPRIV_V2,
   FUSE_NO_OPENDIR_SUPPORT,
   FUSE_NO_OPEN_SUPPORT,
+  FUSE_POSIX_LOCKS,
   FUSE_PASSTHROUGH,
   FUSE_ROOT_ID,
   FUSE_WRITEBACK_CACHE,
@@ -112,6 +113,7 @@ const DUTIES: readonly (readonly [flag: number, name: string])[] = [
   [FUSE_ATOMIC_O_TRUNC, "truncating in OPEN"],
   [FUSE_DONT_MASK, "applying the umask"],
   [FUSE_WRITEBACK_CACHE, "the writeback cache"],
+  [FUSE_POSIX_LOCKS, "locks (--no-locks at the start leaves them to the kernel)"],
   [FUSE_HANDLE_KILLPRIV, "clearing set-user-id bits"],
   [FUSE_HANDLE_KILLPRIV_V2, "clearing set-user-id bits when asked to"],
 ];

@@ -17,6 +17,7 @@ import {
 import type { Place } from "./mount-point.ts";
 import { Credentials } from "./passthrough-credentials.ts";
 import { Channel, GONE } from "./session.ts";
+import { UringChannel } from "./session-uring.ts";
 import { VfsShare } from "./vfs-share.ts";
 import { WorkerVfs } from "./worker-vfs.ts";
 
@@ -28,6 +29,10 @@ export interface ServeTask {
   /** Its number, from 0 on. */
   readonly worker: number;
   readonly device: number;
+  /** The CPUs whose queues it serves by io_uring; none to serve `device`. */
+  readonly queues: readonly number[];
+  /** The CPUs that it runs on; none for all. */
+  readonly cpus: readonly number[];
   readonly connection: Connection;
   /** The memory that all threads share, and where in it their activity and the mounts are. */
   readonly memory: { readonly address: number; readonly size: number };
@@ -111,9 +116,17 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   const credentials = new Credentials();
   credentials.prepare();
   const thread = { activity, credentials, locksChanged: () => say({ type: "locks" }) };
-  const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
   const tracer = task.debug ? new (await import("./debug.ts")).DebugTracer() : undefined;
-  const channel = new Channel(task.device, vfs, task.connection, { tracer, activity });
+  // What is looked at meanwhile must not be unmapped, as during a request.
+  activity.begin();
+  const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
+  const { device, connection, queues, cpus } = task;
+  const options = { tracer, activity };
+  const channel =
+    queues.length > 0
+      ? new UringChannel(device, vfs, connection, { queues, cpus }, options)
+      : new Channel(device, vfs, connection, options);
+  activity.end();
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
   say({ type: "ended" });

@@ -11,6 +11,7 @@ import * as fuse from "../src/abi-fuse.ts";
 import * as linux from "../src/abi-linux.ts";
 import * as errno from "../src/errno.ts";
 import * as memory from "../src/memory.ts";
+import * as uring from "../src/abi-uring.ts";
 import { typeOf, type Field, type Layout } from "../src/struct.ts";
 
 const compiler = Bun.which("cc") ?? Bun.which("gcc");
@@ -23,6 +24,7 @@ const UNITS: Record<string, readonly string[]> = {
     "<sys/ioctl.h>",
     fuseHeader === undefined ? "<linux/fuse.h>" : `"${fuseHeader}"`,
   ],
+  uring: ["<linux/io_uring.h>"],
   kernel: [
     "<asm/errno.h>",
     "<asm/mman.h>",
@@ -77,6 +79,9 @@ const NOT_IN_HEADERS: Record<string, number> = {
   PAGE_SIZE: 4096,
   AT_STATX_SYNC_TYPE: 0x6000,
   LINUX_DIRENT64_NAME: 19,
+  FS_IOC_GETFSUUID: 0x80111500, // Of linux/fs.h since 6.9.
+  SQE128_SIZE: 128,
+  SQE_CMD: 48,
 };
 
 /** Constants newer than the 7.37 of Debian 12's header, by the protocol's minor version. */
@@ -107,6 +112,15 @@ const NEWER_CONSTANTS: Record<string, number> = {
   FUSE_NOTIFY_INC_EPOCH: 8,
   FUSE_NOTIFY_PRUNE: 9,
   FUSE_COPY_FILE_RANGE_64: 53,
+};
+
+/** Of FUSE over io_uring, 7.42: sizes and constants of ours that headers may not have. */
+const NEWER_URING: Record<string, number> = {
+  FUSE_IO_URING_CMD_REGISTER: 1,
+  FUSE_IO_URING_CMD_COMMIT_AND_FETCH: 2,
+  fuse_uring_ent_in_out: 32,
+  fuse_uring_req_header: 288,
+  fuse_uring_cmd_req: 24,
 };
 
 /** Structs newer than 7.37, with their sizes. */
@@ -286,6 +300,16 @@ describe.skipIf(compiler === null)("against the system's headers", () => {
     expect(compared).toBeGreaterThan(150);
   });
 
+  test("everything of io_uring is the kernel's", async () => {
+    const items = [...constantsOf(uring), ...layoutsOf(uring)];
+    const { wrong, unknown, compared } = await compare(items, ["uring", "fuse"]);
+    expect(wrong).toEqual([]);
+    const allowed = { ...NOT_IN_HEADERS, ...NEWER_URING };
+    for (const name of unknown.keys())
+      expect(allowed).toHaveProperty([name.replace("sizeof ", "").split(".")[0]!]);
+    expect(compared).toBeGreaterThan(70);
+  });
+
   test("the name of a directory entry begins where C's does", async () => {
     const expression = "offsetof(struct dirent64, d_name)";
     const said = await ask("libc", [{ name: "d_name", expression, value: 0 }]);
@@ -318,7 +342,11 @@ test("what both sides of STATX share lies at the same offsets, so that it is cop
   expect(wire.length).toBe(19);
 });
 
-test("structs newer than the system's header have the sizes of the protocol", () => {
+test("what is newer than the system's header is as in the protocol", () => {
+  for (const { name, value } of constantsOf(uring))
+    if (name in NEWER_URING) expect({ name, value }).toEqual({ name, value: NEWER_URING[name]! });
+  for (const name of structsOf(uring).keys())
+    if (name in NEWER_URING) expect(sizeOf(uring, name)).toBe(NEWER_URING[name]!);
   for (const [name, size] of Object.entries(NEWER_STRUCTS))
     expect({ name, size: sizeOf(fuse, name) }).toEqual({ name, size });
 });

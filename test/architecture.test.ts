@@ -54,7 +54,8 @@ const OUTSIDE: Readonly<Record<string, RegExp>> = {
   citty: /^(main|cli(-.+)?)$/,
   "consola/core": /^log$/,
   "jsonc-parser": /^vfs-config$/,
-  "node:fs": /^(main|cli(-.+)?|daemon|mount(ed|-.+)?|metrics|activity|passthrough-credentials)$/,
+  "node:fs":
+    /^(main|cli(-.+)?|daemon(-crews)?|mount(ed|-.+)?|metrics|activity|passthrough-credentials)$/,
   "node:os": /^(main|cli(-.+)?|daemon)$/,
   "node:path": /^(main|cli(-.+)?|daemon|mount(-.+)?)$/,
   "node:util": /^cli(-.+)?$/,

@@ -127,6 +127,7 @@ describe("passthrough", () => {
         replace: false,
       },
       workers: defaultWorkers(),
+      ioUring: "auto",
       background: false,
       pidFile: undefined,
       logLevel: "info",
@@ -188,6 +189,7 @@ describe("passthrough", () => {
 
   const daemon: [string, Partial<DaemonOptions>][] = [
     ["workers=3", { workers: 3 }],
+    ["io-uring=off", { ioUring: "off" }],
     ["request-timeout=30", { requestTimeout: 30 }],
     ["pid-file=/run/pid", { pidFile: "/run/pid" }],
     ["log-level=debug", { logLevel: "debug" }],

@@ -47,6 +47,11 @@ describe("the arguments of bench.ts", () => {
     ["ours without its source", ["--ours", "true {mnt}"]],
     ["two targets of one name", ["--peer", "x=a {src} {mnt}", "--peer", "x=b {src} {mnt}"]],
     ["a peer called bare", ["--peer", "bare=a {src} {mnt}"]],
+    ["a time-out of overlays", ["--overlay", "--timeout", "1"]],
+    ["a source of overlays", ["--overlay", "--peer", "x=a {src} {mnt}"]],
+    ["a peer called kernel", ["--overlay", "--peer", "kernel=a {options} {mnt}"]],
+    ["a figure of overlays among the others", ["--only", "copy-up"]],
+    ["overlays beside the VFS's cost", ["--vfs", "--overlay"]],
     ["figures beside the VFS's cost", ["--vfs", "--only", "create"]],
   ])("%s is refused", (_, argv) => {
     expect(() => parseBenchArguments(argv)).toThrow(BenchUsageError);
@@ -71,6 +76,14 @@ describe("the arguments of bench.ts", () => {
       vfs: true,
       rounds: 3,
     });
+  });
+
+  test("overlays have figures of their own, and layers for a source", () => {
+    const options = parseBenchArguments(["--overlay", "--only", "copy-up-small,lookup-100"]);
+    if (typeof options === "string") throw new Error(options);
+    expect([...options.figures]).toEqual(["copy-up-small", "copy-up-small-volatile", "lookup-100"]);
+    expect(options.ours[0]?.command).toContain("overlay -o {options} {mnt}");
+    expect(parseBenchArguments(["--overlay", "--list"])).toBe("list-overlay");
   });
 
   test("a command without a name replaces ours, one with a name stands beside it", () => {
@@ -143,13 +156,13 @@ describe("the statistics of bench.ts", () => {
     record(results, "memory", "fast", { value: 3, unit: "MiB" });
     const rows = table({ results, targets: specs, cpu: false });
     expect(rows).toEqual([
-      ["figure", "bare", "ours", "slow", "fast", "ours to best peer"],
+      ["figure", "bare", "ours to bare", "slow to bare", "fast to bare", "ours to best peer"],
       ["create", "1000 /s", "0.50", "0.10", "0.25", "2.00 fast"],
       ["untar", "1 s", "0.25", "fails", "0.50", "0.50 fast"],
       ["memory", "", "30 MiB", "", "3 MiB", ""],
     ]);
     expect(markdown(rows).split("\n").slice(0, 3)).toEqual([
-      "| figure | bare | ours | slow | fast | ours to best peer |",
+      "| figure | bare | ours to bare | slow to bare | fast to bare | ours to best peer |",
       "|---|--:|--:|--:|--:|--:|",
       "| create | 1000 /s | 0.50 | 0.10 | 0.25 | 2.00 fast |",
     ]);

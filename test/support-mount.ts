@@ -7,13 +7,14 @@
 //   FUSE_BACKEND_DAEMON='/old/fuse-backend passthrough {options} {src} {mnt}' bun test test/mount
 // In it, {config} is the configuration file where several directories are served.
 
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
 import { errnoName } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
 import { geteuid, ppoll, umount2 } from "../src/syscall.ts";
+import { tryRing } from "../src/uring.ts";
 
 export const EXECUTABLE = resolve(import.meta.dir, "../dist/fuse-backend");
 
@@ -56,6 +57,25 @@ export const whyNoMounts: string | undefined =
       ? "there is no /dev/fuse"
       : undefined;
 if (whyNoMounts !== undefined) console.warn(`tests on mounts are skipped: ${whyNoMounts}`);
+
+const IO_URING = "/sys/module/fuse/parameters/enable_uring";
+
+/** Why no mount can be served by io_uring, or undefined if one can. */
+export const whyNoIoUring: string | undefined =
+  whyNoMounts ??
+  (!existsSync(IO_URING)
+    ? "the kernel has no FUSE over io_uring"
+    : tryRing() < 0
+      ? "this system gives no rings"
+      : undefined);
+if (whyNoIoUring !== undefined) console.warn(`tests of io_uring are skipped: ${whyNoIoUring}`);
+
+/** Has the kernel offer io_uring to new mounts, or not. Returns what makes it as it was before. */
+export function offerIoUring(offer: "Y" | "N"): () => void {
+  const before = readFileSync(IO_URING, "latin1");
+  writeFileSync(IO_URING, offer);
+  return () => writeFileSync(IO_URING, before);
+}
 
 export class Mount implements AsyncDisposable {
   /** The private directory: whatever a test puts here goes away with it. */
@@ -128,6 +148,16 @@ export class Mount implements AsyncDisposable {
     await this.#daemon.kill();
   }
 
+  /** Waits for the daemon to write something. */
+  async said(text: string): Promise<void> {
+    await this.#daemon.said(text);
+  }
+
+  /** Waits for the daemon to end by itself, because the mount is gone; it must have gone well. */
+  async ended(): Promise<void> {
+    await this.#daemon.ended();
+  }
+
   /** Throws if the daemon has ended by itself: a crash that the test may not have noticed. */
   check(): void {
     this.#daemon.check();
@@ -175,8 +205,8 @@ export class MountDaemon {
   #daemon: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
   #output = "";
   #stopped = false;
-  /** Called when the daemon has written something. */
-  #hears: () => void = () => {};
+  /** Resolves when the daemon writes something. */
+  #heard = Promise.withResolvers<void>();
 
   constructor(mountpoint: string, command: () => readonly string[]) {
     this.mountpoint = mountpoint;
@@ -208,21 +238,21 @@ export class MountDaemon {
   /** Signals the daemon, and waits until it has written all of `texts` since then. */
   async tell(signal: NodeJS.Signals, texts: readonly string[]): Promise<void> {
     const start = this.#output.length;
-    const missing = (): string | undefined =>
-      texts.find((text) => !this.#output.includes(text, start));
-    const { promise, resolve: heard, reject } = Promise.withResolvers<void>();
-    const timer = setTimeout(() => {
-      const text = JSON.stringify(missing());
-      reject(new Error(`waited in vain for the daemon to say ${text}; it said:\n${this.#output}`));
-    }, END_TIMEOUT_MS);
-    this.#hears = () => void (missing() === undefined && heard());
-    try {
-      this.#daemon?.kill(signal);
-      this.#hears();
-      await promise;
-    } finally {
-      clearTimeout(timer);
-      this.#hears = () => {};
+    this.#daemon?.kill(signal);
+    for (const text of texts) await this.said(text, start);
+  }
+
+  /** Waits for the daemon to write something, behind the first `start` characters. */
+  async said(text: string, start = 0): Promise<void> {
+    const deadline = performance.now() + END_TIMEOUT_MS;
+    while (!this.#output.includes(text, start)) {
+      this.check();
+      const left = deadline - performance.now();
+      if (left <= 0)
+        throw new Error(
+          `waited in vain for the daemon to say ${JSON.stringify(text)}; it said:\n${this.#output}`,
+        );
+      await Promise.race([this.#heard.promise, Bun.sleep(left)]);
     }
   }
 
@@ -244,6 +274,12 @@ export class MountDaemon {
     this.#stopped = true;
     const error = umount2(cstring(this.mountpoint).address, UMOUNT_NOFOLLOW);
     if (error < 0) throw new Error(`unmounting ${this.mountpoint}: ${errnoName(error)}`);
+    await this.ended();
+  }
+
+  /** Waits for the daemon to end by itself, because the mount is gone; it must have gone well. */
+  async ended(): Promise<void> {
+    this.#stopped = true;
     const daemon = this.#daemon;
     if (daemon === undefined) return;
     const late = Bun.sleep(END_TIMEOUT_MS).then(() => "nothing, it still runs");
@@ -267,7 +303,8 @@ export class MountDaemon {
     const decoder = new TextDecoder();
     for await (const chunk of stream) {
       this.#output += decoder.decode(chunk, { stream: true });
-      this.#hears();
+      this.#heard.resolve();
+      this.#heard = Promise.withResolvers();
     }
   }
 

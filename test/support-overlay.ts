@@ -5,7 +5,13 @@
 // another executable of ours.
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, chmodSync, existsSync } from "node:fs";
-import { MNT_DETACH, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
+import {
+  MNT_DETACH,
+  MS_NOATIME,
+  MS_NODIRATIME,
+  MS_STRICTATIME,
+  UMOUNT_NOFOLLOW,
+} from "../src/abi-linux.ts";
 import { EBUSY, errnoName } from "../src/errno.ts";
 import { cstring } from "../src/memory.ts";
 import { mount, umount2 } from "../src/syscall.ts";
@@ -57,7 +63,13 @@ export function overlayOptions(
   return [...parts, ...options].join(",");
 }
 
-const MS_RDONLY = 1;
+/** Options that are not for the file system but for the mount. */
+const KERNEL_FLAGS: Readonly<Record<string, number>> = {
+  ro: 1,
+  noatime: MS_NOATIME,
+  nodiratime: MS_NODIRATIME,
+  strictatime: MS_STRICTATIME,
+};
 const BUSY_TIMEOUT_MS = 10_000;
 
 const kernel: OverlaySystem = {
@@ -65,10 +77,10 @@ const kernel: OverlaySystem = {
   async mount(layers, options, mountpoint) {
     const data = overlayOptions(
       layers,
-      options.filter((option) => option !== "ro"),
+      options.filter((option) => KERNEL_FLAGS[option] === undefined),
     );
     const [type, place, text] = ["overlay", mountpoint, data].map((word) => cstring(word).address);
-    const flags = options.includes("ro") ? MS_RDONLY : 0;
+    const flags = options.reduce((bits, option) => bits | (KERNEL_FLAGS[option] ?? 0), 0);
     const attempt = (): number => mount(type!, place!, type!, flags, text!);
     // Another process may have taken the mount before this one along into its own mount namespace,
     // and tells nobody when it has gone.

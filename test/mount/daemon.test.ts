@@ -7,7 +7,7 @@ import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { readProc } from "../../src/mount-info.ts";
 import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
 import { Namespace } from "../support-namespace.ts";
-import { abort, Child, command, processEnd, serve, User } from "./lifecycle-daemon.ts";
+import { abort, Child, command, processEnd, serve, User, saidOfDead } from "./lifecycle-daemon.ts";
 import { NotifySocket } from "./lifecycle-socket.ts";
 
 setDefaultTimeout(60_000);
@@ -216,7 +216,7 @@ describe.skipIf(whyNoMounts !== undefined)("a mount whose daemon was killed", ()
       await User.start(space, 'cd "$mnt"; pause');
       daemon.signal("SIGKILL");
       expect(await daemon.ended()).toBe("SIGKILL");
-      expect(space.run(["ls", `${space.base}/mnt`]).stderr).toContain("not connected");
+      expect(saidOfDead(space)).toContain("not connected");
     }
     const daemon = await serve(space, ["--replace"]);
     expect(space.mounts()).toHaveLength(1);

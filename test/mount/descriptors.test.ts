@@ -175,7 +175,7 @@ onMounts("a tree of 20,000 files with 256 descriptors", () => {
         else fds.push(fd);
       }
       // The cache has given way, but for what the daemon itself needs.
-      expect(fds.length).toBeGreaterThan(LIMIT - 50);
+      expect(fds.length).toBeGreaterThan(LIMIT - 60);
       expect(fds.length).toBeLessThan(LIMIT);
       for (const fd of fds) await actor.call("close", fd);
       await pressed.untilDescriptors(LIMIT / 2);

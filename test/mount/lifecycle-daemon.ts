@@ -138,6 +138,17 @@ export class User extends Child {
   }
 }
 
+/**
+ * What ls says of the mount when its daemon was killed. The kernel may take requests back before it
+ * calls the mount dead, if they came by io_uring.
+ */
+export function saidOfDead(space: Namespace, how: How = {}): string {
+  for (;;) {
+    const { stderr } = space.run(["ls", `${space.base}/mnt`], how);
+    if (!/Operation canceled|connection abort/.test(stderr)) return stderr;
+  }
+}
+
 /** Ends the connection of the only mount as an administrator can. */
 export function abort(space: Namespace, how: How = {}): void {
   const [mount] = space.mounts();

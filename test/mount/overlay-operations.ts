@@ -169,15 +169,15 @@ function theirs(name: string): Row {
 }
 
 /**
- * An operation on a slot that is left out for something other than a file or a directory whose
- * name is gone: the kernel's copy-up gives it a name again.
+ * An operation on a slot that is left out for what is no directory and has no name any more: the
+ * kernel's copy-up gives it a name again, or fails if another file has that.
  */
 function withoutGoneNodes(name: string): Row {
   const { run, ...rest } = theirs(name);
   const isGoneNode = (fd: number): boolean => {
     const found = c.fstat(fd);
     if (typeof found === "number") return false;
-    if ([abi.S_IFREG, abi.S_IFDIR].includes(found.mode & abi.S_IFMT)) return false;
+    if ((found.mode & abi.S_IFMT) === abi.S_IFDIR) return false;
     // Its number of links is that of the lower layer.
     return String(c.readlink(`/proc/self/fd/${fd}`)).endsWith(" (deleted)");
   };
@@ -187,12 +187,35 @@ function withoutGoneNodes(name: string): Row {
   };
 }
 
+const hasMode = (found: c.Stat | number, mode: number): boolean =>
+  typeof found !== "number" && (found.mode & 0o7777) === mode;
+
+const isDirectoryAt = (file: string): boolean => {
+  const found = c.lstat(file);
+  return typeof found !== "number" && (found.mode & abi.S_IFMT) === abi.S_IFDIR;
+};
+
 const { mmapRead: _, mmapWrite: __, lseek: ___, rename: ____, ...shared } = table;
 
 const mountTable: Table = {
   ...shared,
   open: { ...theirs("open"), weight: 24 },
-  fchmod: withoutGoneNodes("fchmod"),
+  linkSlot: withoutGoneNodes("linkSlot"),
+  /** A lower file that has the mode already is not copied up, by the kernel it is. */
+  chmod: {
+    ...theirs("chmod"),
+    run: (w, args) =>
+      hasMode(c.stat(w.at(String(args[0]))), Number(args[1]))
+        ? "left out"
+        : theirs("chmod").run(w, args),
+  },
+  fchmod: {
+    ...theirs("fchmod"),
+    run: (w, args) =>
+      hasMode(c.fstat(w.fd(Number(args[0]))), Number(args[1]))
+        ? "left out"
+        : withoutGoneNodes("fchmod").run(w, args),
+  },
   futimens: withoutGoneNodes("futimens"),
   fsetxattr: withoutGoneNodes("fsetxattr"),
   /** Copying up may fill holes, as the kernel does between stretches of data. */
@@ -261,6 +284,10 @@ const mountTable: Table = {
       };
       const [source, target] = [w.at(from), w.at(to)];
       const before = [inode(source), inode(target)];
+      // The kernel copies up what it then can't rename.
+      const listed = isDirectoryAt(source) && isDirectoryAt(target) ? c.list(target) : [];
+      const isThere = (name: string): boolean => typeof c.lstat(`${target}/${name}`) !== "number";
+      if (Array.isArray(listed) && listed.some(isThere)) return "left out";
       const error = c.rename(source, target, flags);
       if (error < 0) return error;
       return before[0] === inode(target) && (flags !== 2 || before[1] === inode(source));

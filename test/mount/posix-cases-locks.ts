@@ -165,20 +165,23 @@ export const lockCases: Cases = {
   "requests go on while others wait for locks": pair(async ({ at, other, theirs, fd }) => {
     c.setLock(fd, F_SETLK, whole(F_WRLCK));
     const crowd = Array.from({ length: 8 }, (_, index) => new Actor(`waiter ${index}`));
+    // Who comes to hold the lock gives it up, so that all do, in whatever order.
+    const wait = async (actor: Actor, opened: number, type: number): Promise<unknown[]> => [
+      await actor.call("setLock", opened, F_SETLKW, whole(type)),
+      await actor.call("setLock", opened, F_SETLK, whole(F_UNLCK)),
+    ];
     try {
-      const waiting = [other.call("setLock", theirs, F_SETLKW, whole(F_WRLCK))];
-      await other.blocked(); // The writer comes first.
+      const waiting = [wait(other, theirs, F_WRLCK)];
+      await other.blocked();
       for (const waiter of crowd) {
         const opened = await waiter.call("open", at("f"), O_RDWR);
-        waiting.push(waiter.call("setLock", opened, F_SETLKW, whole(F_RDLCK)));
+        waiting.push(wait(waiter, opened, F_RDLCK));
         await waiter.blocked();
       }
       file(at("g"), "goes on");
       const went = c.list(at("."));
       c.setLock(fd, F_SETLK, whole(F_UNLCK));
-      const first = await waiting.shift();
-      await other.call("setLock", theirs, F_SETLK, whole(F_UNLCK));
-      return [went, first, await Promise.all(waiting)];
+      return [went, await Promise.all(waiting)];
     } finally {
       for (const waiter of crowd) waiter.kill();
     }

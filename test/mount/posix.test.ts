@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { Mount, whyNoMounts, withMount } from "../support-mount.ts";
+import { Mount, offerIoUring, whyNoIoUring, whyNoMounts, withMount } from "../support-mount.ts";
 import { kernelDifference, posixCases } from "./posix-cases.ts";
 import { PosixRunner } from "./posix-runner.ts";
 
@@ -12,6 +12,7 @@ const CONFIGURATIONS: readonly (readonly string[])[] = [
   ["--cache", "always", "--workers", "1"],
   ["--no-kernel-passthrough"],
   ["--cache", "always", "--writeback"],
+  ...(whyNoIoUring === undefined ? [["--io-uring", "on"]] : []),
 ];
 
 /** Longer than a process may take to answer, so that it is that which fails. */
@@ -65,10 +66,14 @@ describe.skipIf(whyNoMounts !== undefined).each(CONFIGURATIONS.map((options) => 
     let mount: Mount;
     const runners = new Runners("the mount's process");
 
+    let takeBack = (): void => {};
+
     beforeAll(async () => {
+      if (options.includes("--io-uring")) takeBack = offerIoUring("Y");
       mount = await Mount.start({ options });
     });
     afterAll(async () => {
+      takeBack();
       runners[Symbol.dispose]();
       await mount?.[Symbol.asyncDispose]();
     });

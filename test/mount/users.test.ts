@@ -6,7 +6,15 @@ import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { chmod, chown, mkdir, writeFile } from "node:fs/promises";
 import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
 import { Namespace, USER, type Run } from "../support-namespace.ts";
-import { abort, command, processEnd, serve, User, type Child } from "./lifecycle-daemon.ts";
+import {
+  abort,
+  command,
+  processEnd,
+  serve,
+  User,
+  type Child,
+  saidOfDead,
+} from "./lifecycle-daemon.ts";
 
 setDefaultTimeout(60_000);
 
@@ -250,7 +258,7 @@ open(sys.argv[2]).read()' "$mnt" "$fifo"`;
     const daemon = await serveAsUser(space);
     daemon.signal("SIGKILL");
     await daemon.ended();
-    expect(use(space, 'ls "$mnt"').stderr).toContain("not connected");
+    expect(saidOfDead(space, { asUser: true })).toContain("not connected");
     const refused = space.run(command(space), NOBODY);
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toMatch(/a dead mount is there .*--replace/);
