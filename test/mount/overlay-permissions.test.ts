@@ -236,6 +236,34 @@ describe.skipIf(whyNoMounts !== undefined)("with xattr_permissions", () => {
     expect(await on("stat -c '%u:%g %a' file")).toBe("0:0 711\n");
   });
 
+  test("ids are stored as they are mapped", async () => {
+    const options = ["xattr_permissions=2", "uidmapping=1000:0:100", "gidmapping=2000:0:100"];
+    await below("chown 1005:2006 lower/file; chown 1000:2000 upper lower/dir");
+    mounted = await ours.mount(layers, options, mountpoint());
+    await on("chown 7:8 dir; chmod 600 file; : > new; chmod 777 .");
+    await on("setpriv --reuid 9 --regid 10 --clear-groups sh -c ': > own'");
+    expect(await on("stat -c '%n %u:%g' dir file new own")).toBe(
+      "dir 7:8\nfile 5:6\nnew 0:0\nown 9:10\n",
+    );
+    await unmount();
+    const stored = `cd upper; for f in dir file new own; do
+        stat -c %u:%g $f; getfattr --only-values -n ${NAMES[2]} $f; echo; done`;
+    expect((await below(stored)).trim().split("\n")).toEqual(
+      ["0:0", "1007:2008:2775", "0:0", "1005:2006:600", "0:0", "1000:2000:644"].concat([
+        "0:0",
+        "1009:2010:644",
+      ]),
+    );
+  });
+
+  test("1, it is refused to who may not set the attribute", async () => {
+    const list = `lowerdir=${layers.lower[0]},upperdir=${layers.upper},workdir=${layers.work}`;
+    const script = `"$0" overlay -o ${list},xattr_permissions=1 ${mountpoint()} 2>&1 || :`;
+    expect(await shell(`unshare -Urm sh -c '${script}' ${EXECUTABLE}`)).toMatch(
+      /xattr_permissions=1 cannot be had, since upperdir=.* does not take the attribute: /,
+    );
+  });
+
   test("a user may keep owners and modes, as fuse-overlayfs does", async () => {
     await using namespace = await Namespace.create();
     const script = `
