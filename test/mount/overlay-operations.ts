@@ -361,8 +361,10 @@ export function makeSteps(
     // What is in the upper layer before the first mount comes from another overlay, or an archive.
     if (layer === 0 && random.chance(70)) continue;
     const isLowest = layer === layers - 1;
-    const { layerWhiteout: _, layerOpaque: __, ...plain } = layerTable;
-    const rows = isLowest && random.chance(80) ? plain : layerTable;
+    const { layerWhiteout: _, ...seen } = layerTable;
+    const { layerOpaque: __, ...plain } = seen;
+    // The kernel takes a whiteout for a file in an upper directory that nothing is merged with.
+    const rows = isLowest && random.chance(80) ? plain : layer === 0 ? seen : layerTable;
     for (const [, name, ...args] of chooseOperations(random, 3 + random.below(12), PROFILE, rows))
       steps.push(["layer", layer, name, ...args]);
   }
