@@ -15,9 +15,10 @@ import { XATTR_NAME_MAX } from "./limits.ts";
 import { smallMemory } from "./memory.ts";
 import { EMPTY } from "./overlay-base.ts";
 import { ATTRIBUTES, DATA, NO_DATA } from "./overlay-copy-up.ts";
+import { NODE_METACOPY } from "./overlay-node-record.ts";
 import { OverlayRename } from "./overlay-rename.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
-import { Name, type Bytes } from "./request.ts";
+import { Name, writeU64, type Bytes } from "./request.ts";
 import { fstat, getxattr, statx as statxCall } from "./syscall.ts";
 
 // Scratch memory of the thread, for all overlays that it serves.
@@ -51,7 +52,10 @@ export abstract class OverlayAttributes extends OverlayRename {
     if (result >= 0) {
       statxScratch.i32[statx.stx_ino >> 2] = nodes.inoLow(nodeid);
       statxScratch.i32[(statx.stx_ino >> 2) + 1] = nodes.inoHigh(nodeid);
-      if (this.showsOneLink(nodeid)) statxScratch.u32[statx.stx_nlink >> 2] = 1;
+      const links = statx.stx_nlink >> 2;
+      statxScratch.u32[links] = this.linksOf(nodeid, statxScratch.u32[links]!);
+      if (nodes.flags(nodeid) & NODE_METACOPY)
+        writeU64(statxScratch.view, statx.stx_blocks, this.dataBlocks(nodeid));
       out.attrTimeout = this.attrTimeout(nodeid);
       out.copyStatx(statxScratch);
     }
