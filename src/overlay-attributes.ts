@@ -26,11 +26,11 @@ import { XATTR_NAME_MAX } from "./limits.ts";
 import { smallMemory } from "./memory.ts";
 import { EMPTY } from "./overlay-base.ts";
 import { ATTRIBUTES, DATA, NO_DATA } from "./overlay-copy-up.ts";
-import { NODE_APPEND, NODE_IMMUTABLE } from "./overlay-node-record.ts";
+import { NODE_APPEND, NODE_IMMUTABLE, NODE_METACOPY } from "./overlay-node-record.ts";
 import { OverlayRename } from "./overlay-rename.ts";
 import { checkPermission } from "./passthrough-attributes.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
-import { Name, type Bytes } from "./request.ts";
+import { Name, writeU64, type Bytes } from "./request.ts";
 import { getxattr, statx as statxCall } from "./syscall.ts";
 import { isAcl } from "./vfs-attributes.ts";
 
@@ -68,7 +68,10 @@ export abstract class OverlayAttributes extends OverlayRename {
       statxScratch.i32[statx.stx_ino >> 2] = nodes.inoLow(nodeid);
       statxScratch.i32[(statx.stx_ino >> 2) + 1] = nodes.inoHigh(nodeid);
       this.overrides?.showStatx(fd, this.layerOf(nodeid, slot), statxScratch);
-      if (this.showsOneLink(nodeid)) statxScratch.u32[statx.stx_nlink >> 2] = 1;
+      const links = statx.stx_nlink >> 2;
+      statxScratch.u32[links] = this.linksOf(nodeid, statxScratch.u32[links]!);
+      if (nodes.flags(nodeid) & NODE_METACOPY)
+        writeU64(statxScratch.view, statx.stx_blocks, this.dataBlocks(nodeid));
       out.attrTimeout = this.attrTimeout(nodeid);
       out.copyStatx(statxScratch);
     }

@@ -173,24 +173,31 @@ export abstract class OverlayBase extends FileSystem {
     memory.i32[stat.st_ino >> 2] = nodes.inoLow(node);
     memory.i32[(stat.st_ino >> 2) + 1] = nodes.inoHigh(node);
     attr.copyStat(memory);
-    if (this.showsOneLink(node)) attr.nlink = 1;
-    if (this.nodes.flags(node) & NODE_INDEXED && nodes.upper(node) !== 0)
-      attr.nlink = memory.view.getUint32(stat.st_nlink, true) + nodes.links(node);
-    if (nodes.flags(node) & NODE_METACOPY) this.#showBlocks(node, attr);
+    attr.nlink = this.linksOf(node, memory.view.getUint32(stat.st_nlink, true));
+    if (nodes.flags(node) & NODE_METACOPY) attr.blocks = this.dataBlocks(node);
+  }
+
+  /** How many links are shown of a node whose topmost host inode has `links`. */
+  protected linksOf(node: number, links: number): number {
+    const { nodes } = this;
+    if (this.#showsOneLink(node)) return 1;
+    const isIndexed = (nodes.flags(node) & NODE_INDEXED) !== 0 && nodes.upper(node) !== 0;
+    return isIndexed ? links + nodes.links(node) : links;
   }
 
   /** Nobody counts the directories in a merged one; the kernel's overlayfs says 1 too. */
-  protected showsOneLink(node: number): boolean {
+  #showsOneLink(node: number): boolean {
     return this.nodes.type(node) === S_IFDIR && (this.config.staticNlink || this.isMerged(node));
   }
 
   /** A file of which only the attributes were copied up takes the space of its data. */
-  #showBlocks(node: number, attr: AttrOut): void {
+  protected dataBlocks(node: number): number {
+    const { view, address } = this.stat;
     const slot = this.dataSlot(node);
     const fd = this.files.inodes.acquire(slot);
-    if (fd >= 0 && fstat(fd, this.stat.address) >= 0)
-      attr.blocks = this.stat.view.getUint32(stat.st_blocks, true);
+    const isKnown = fd >= 0 && fstat(fd, address) >= 0;
     this.files.inodes.release(slot);
+    return isKnown ? view.getUint32(stat.st_blocks, true) : 0;
   }
 
   /** What the kernel writes by itself it synchronises as the caller has asked for. */
