@@ -15,10 +15,14 @@ import { passthroughFs } from "./support-passthrough.ts";
 import { encode, ROOT, VfsHarness } from "./support-vfs.ts";
 
 let source = "";
+let mask = 0;
 beforeAll(() => {
+  // What creates something on this thread takes the caller's.
+  mask = process.umask();
   source = mkdtempSync("/tmp/fuse-backend-test-");
 });
 afterAll(() => {
+  process.umask(mask);
   rmSync(source, { recursive: true, force: true });
 });
 
