@@ -3,12 +3,11 @@
 // A copy is made ready in the work directory, with everything that belongs to it, and only then
 // gets its name, in one step: at any time there is the lower file or the whole copy. A node's lock
 // is held while it is copied, so that this is done once; the directories above come first, one by
-// one, so that no lock is held over another.
+// one. Only to get its name a copy takes the lock of its directory as well.
 
 import {
   AT_EMPTY_PATH,
   AT_REMOVEDIR,
-  AT_SYMLINK_FOLLOW,
   AT_SYMLINK_NOFOLLOW,
   O_CLOEXEC,
   O_CREAT,
@@ -28,13 +27,12 @@ import {
   stat,
   timespec,
 } from "./abi-linux.ts";
-import { ENOENT, ENOSPC, EOPNOTSUPP, EPERM, EROFS, EXDEV } from "./errno.ts";
+import { ENOSPC, EOPNOTSUPP, EPERM, EROFS, EXDEV } from "./errno.ts";
 import { SYMLINK_TARGET_MAX } from "./limits.ts";
 import { log } from "./log.ts";
 import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
 import { copyContents } from "./overlay-contents.ts";
-import { DOT, EMPTY } from "./overlay-base.ts";
-import { OverlayLookup } from "./overlay-lookup.ts";
+import { OPAQUE_FILE, OverlayLookup } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
 import {
   NODE_IMPURE,
@@ -43,7 +41,9 @@ import {
   NODE_ORIGIN,
   NODE_PROTECTED,
 } from "./overlay-node-record.ts";
+import { indexNameOf } from "./overlay-origin.ts";
 import { hostProtection, storeProtection } from "./overlay-protattr.ts";
+import { DOT, EMPTY } from "./passthrough-base.ts";
 import { copyU64, readU64 } from "./request.ts";
 import {
   close,
@@ -53,7 +53,6 @@ import {
   fstat,
   fsync,
   getxattr,
-  linkat,
   mkdirat,
   mknodat,
   newfstatat,
@@ -216,7 +215,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     if (result >= 0)
       result = hasName
         ? renameat2(share.workFd, temporaryName.address, dirfd, indexName.address, RENAME_NOREPLACE)
-        : this.linkFd(made, dirfd, indexName.address);
+        : this.files.linkFd(made, dirfd, indexName.address);
     files.inodes.release(share.indexSlot);
     return result;
   }
@@ -244,7 +243,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const upper = this.nodes.upper(node);
     const fd = inodes.acquire(upper);
     let result = fd < 0 ? fd : this.markImpure(parent, dirfd);
-    if (result >= 0) result = this.linkFd(fd, dirfd, name.address);
+    if (result >= 0) result = this.files.linkFd(fd, dirfd, name.address);
     if (result >= 0) this.#keepLinks(node, fd, this.nodes.links(node) - 1);
     if (result >= 0) this.files.tellChanged(upper);
     inodes.release(upper);
@@ -270,8 +269,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const { inodes } = this.files;
     const length = this.xattrs.read(fd, "origin");
     if (length <= 0) return;
-    const { buffer, byteOffset } = this.xattrs.value.bytes;
-    if (!indexName.setText(Buffer.from(buffer, byteOffset, length).toString("hex"))) return;
+    if (!indexName.setText(indexNameOf(this.xattrs.value, length))) return;
     const dirfd = inodes.acquire(this.share.indexSlot);
     if (dirfd >= 0 && unlinkat(dirfd, indexName.address, 0) >= 0)
       this.nodes.setLinks(node, this.nodes.links(node) + 1);
@@ -350,7 +348,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     const uid = view.getUint32(stat.st_uid, true);
     const gid = view.getUint32(stat.st_gid, true);
     let result = this.dress(to, from, uid, gid, mode);
-    if (result >= 0 && this.#keepsOrigin(node, mode)) result = this.#writeOrigin(to, from, layer);
+    if (result >= 0 && this.#keepsOrigin(mode)) result = this.#writeOrigin(to, from, layer);
     if (result >= 0 && isMetacopy) result = this.xattrs.write(to, "metacopy", EMPTY.address, 0);
     if (result >= 0) result = this.#keepProtection(node, to);
     if (result >= 0) result = setTimes(to, source);
@@ -386,9 +384,9 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   }
 
   /** A name of a lower file with several, copied up on its own, is a file of its own. */
-  #keepsOrigin(node: number, mode: number): boolean {
+  #keepsOrigin(mode: number): boolean {
     if ((mode & S_IFMT) === S_IFDIR || this.share.indexSlot !== 0) return true;
-    return source.view.getUint32(stat.st_nlink, true) === 1 || this.nodes.type(node) === S_IFDIR;
+    return source.view.getUint32(stat.st_nlink, true) === 1;
   }
 
   #writeOrigin(to: number, from: number, layer: number): number {
@@ -407,28 +405,22 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   #publish(made: number, hasName: boolean, parent: number, dirfd: number): number {
     let result = this.markImpure(parent, dirfd);
     if (result < 0) return result;
+    // One at a time: who comes in between would take the time of another's change for the old one.
+    this.nodes.lock(parent);
     const hasTimes = fstat(dirfd, this.stat.address) >= 0;
     if (hasTimes) keepTimes(this.stat, parentTimes);
     const name = copyName.address;
     if (hasName)
       result = renameat2(this.share.workFd, temporaryName.address, dirfd, name, RENAME_NOREPLACE);
-    else result = this.linkFd(made, dirfd, name);
+    else result = this.files.linkFd(made, dirfd, name);
     // Copying a file up is no change of its directory.
     if (result >= 0 && hasTimes) {
       const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
       utimensat(dirfd, EMPTY.address, parentTimes.address, flags);
     }
+    this.nodes.unlock(parent);
     if (result >= 0) this.nodes.changed(parent);
     return result;
-  }
-
-  /** Another name for the file behind `fd`. */
-  protected linkFd(fd: number, dirfd: number, name: Address): number {
-    const result = linkat(fd, EMPTY.address, dirfd, name, AT_EMPTY_PATH);
-    if (result !== -ENOENT) return result;
-    // Without CAP_DAC_READ_SEARCH only the way over /proc is allowed.
-    const { proc } = this.files;
-    return linkat(proc.dirfd, proc.name(fd), dirfd, name, AT_SYMLINK_FOLLOW);
   }
 
   #enterUpper(node: number, made: number, isMetacopy: boolean, parent: number): number {
@@ -437,7 +429,7 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     if (path < 0) return path;
     fstat(path, files.stat.address);
     const mode = files.stat.view.getUint32(stat.st_mode, true);
-    const keeps = this.#keepsOrigin(node, mode);
+    const keeps = this.#keepsOrigin(mode);
     const low = files.stat.i32[stat.st_ino >> 2]!;
     const high = files.stat.i32[(stat.st_ino >> 2) + 1]!;
     const slot = files.slotOf(path);
@@ -497,11 +489,8 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   }
 
   /** The last temporary name. */
-  protected get temporaryAddress(): Address {
-    return temporaryName.address;
-  }
-  protected get temporaryText(): string {
-    return temporaryName.text;
+  protected get temporaryName(): EntryName {
+    return temporaryName;
   }
 
   /** Removes what was made under the last temporary name. */
@@ -527,8 +516,6 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     return close(fd);
   }
 }
-
-const OPAQUE_FILE = cstring(".wh..wh..opq");
 
 /** The times of a struct stat, as utimensat(2) takes them. */
 function keepTimes(from: Memory, into: Memory): void {

@@ -24,11 +24,11 @@ import {
 } from "./abi-linux.ts";
 import { EBADF, EISDIR, EPERM, ESTALE } from "./errno.ts";
 import type { Connection, Context, DataIn, LockOwner, Wishes } from "./filesystem.ts";
-import { DOT } from "./overlay-base.ts";
 import { OverlayAttributes } from "./overlay-attributes.ts";
 import { DATA, NO_DATA } from "./overlay-copy-up.ts";
 import { NODE_APPEND, NODE_IMMUTABLE, NODE_PROTECTED } from "./overlay-node-record.ts";
 import { storeProtection } from "./overlay-protattr.ts";
+import { DOT } from "./passthrough-base.ts";
 import type { DataOut, OpenOut } from "./reply.ts";
 import type { Bytes } from "./request.ts";
 import { close } from "./syscall.ts";
@@ -73,8 +73,10 @@ export abstract class OverlayFiles extends OverlayAttributes {
     const { nodes, files } = this;
     if (this.share.workFd < 0) return true;
     if (slot !== nodes.upper(node)) return false;
-    const stack = nodes.stack(node);
-    return stack === 0 || files.inodes.opens(nodes.slot(stack)) === 0;
+    // Of a metadata copy in a lower layer, the data that is open lies further down.
+    for (let record = nodes.stack(node); record !== 0; record = nodes.below(record))
+      if (files.inodes.opens(nodes.slot(record)) !== 0) return false;
+    return true;
   }
 
   override release(

@@ -150,7 +150,8 @@ export class NodeTable {
 
   /**
    * The lock of an acquired node: held while it is copied up, opened, or loses a name. Of two, the
-   * lower number comes first; none is taken while a table's lock is held.
+   * lower number comes first, but a directory's after that of what is in it; none is taken while a
+   * table's lock is held.
    */
   lock(nodeid: number): void {
     acquireLock(this.#memory, this.#nodes.at(nodeid) * 4 + node_record.lock);

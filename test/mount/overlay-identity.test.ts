@@ -219,6 +219,18 @@ describe.skipIf(whyNoOverlays !== undefined)("hard links in a lower layer", () =
   });
 });
 
+test.skipIf(whyNoOverlays !== undefined)(
+  "a metadata copy takes the space of its data in every kind of stat(2)",
+  async () => {
+    await using stage = await Stage.start(disk, "head -c 100000 /dev/urandom > l2/f; sync l2/f");
+    await stage.mount(["metacopy=on", "redirect_dir=on"]);
+    const blocks = await stage.do("stat -c %b f");
+    expect(Number(blocks)).toBeGreaterThanOrEqual(196);
+    const again = await stage.do("chmod 600 f; stat -c '%b %W' f | cut -d' ' -f1; stat -c %b f");
+    expect(again).toBe(blocks + blocks);
+  },
+);
+
 describe.skipIf(whyNoOverlays !== undefined)("a file handle of an overlay", () => {
   test("opens the file when kernel and daemon have forgotten it, also after changes", async () => {
     await using stage = await Stage.start(disk, MAKE);

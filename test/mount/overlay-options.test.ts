@@ -224,6 +224,20 @@ describe.skipIf(whyNoMounts !== undefined)("inode numbers", () => {
   });
 });
 
+describe.skipIf(whyNoMounts !== undefined)("attributes", () => {
+  for (const [options, expected] of [
+    ["timeout=0", "4\n"],
+    ["timeout=100", "2\n"],
+  ] as const)
+    test(`${options}: ${expected === "4\n" ? "are asked for each time" : "are kept"}`, async () => {
+      await below("echo x > upper/f");
+      await mount(`${options},no_kernel_passthrough`);
+      expect(await on("stat -c %s f")).toBe("2\n");
+      await below("echo y >> upper/f");
+      expect(await on("stat -c %s f")).toBe(expected);
+    });
+});
+
 describe.skipIf(whyNoMounts !== undefined)("directories", () => {
   test("static_nlink: have one link, new ones too", async () => {
     await mount("static_nlink");
