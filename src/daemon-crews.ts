@@ -7,6 +7,7 @@ import { FUSE_OVER_IO_URING } from "./abi-fuse.ts";
 import { errnoMessage } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
 import { CPUS_MAX, RING_QUEUES_MAX, WORKERS_MAX } from "./limits.ts";
+import { readProc, statusField } from "./mount-info.ts";
 import { tryRing } from "./uring.ts";
 
 /** Whether requests come by io_uring; "auto": if the kernel offers it. */
@@ -64,8 +65,7 @@ function ringsFor(workers: number): number {
 /** How many CPUs there may come to be, and those that this process may run on. */
 function cpusOfThisProcess(): { possible: number; allowed: readonly number[] } {
   const possible = cpuList(readFileSync("/sys/devices/system/cpu/possible", "latin1"));
-  const status = readFileSync("/proc/self/status", "latin1");
-  const allowed = cpuList(/^Cpus_allowed_list:\s*(\S+)$/m.exec(status)?.[1] ?? "0");
+  const allowed = cpuList(statusField(readProc("self/status"), "Cpus_allowed_list"));
   return { possible: possible.length, allowed };
 }
 

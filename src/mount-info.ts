@@ -95,6 +95,16 @@ export function readProc(name: string): string {
   return text;
 }
 
+/** A field of /proc/PID/status, which is `status`; empty if it has none of that name. */
+export function statusField(status: string, name: string): string {
+  return new RegExp(`^${name}:[ \t]*(.*?)[ \t]*$`, "m").exec(status)?.[1] ?? "";
+}
+
+/** A field of /proc/PID/status that is a set, such as CapEff: member N is bit N. */
+export function statusSet(status: string, name: string): bigint {
+  return BigInt(`0x${statusField(status, name) || "0"}`);
+}
+
 /** Where a symbolic link below /proc leads; undefined if it is not there. */
 export function readProcLink(name: string): string | undefined {
   chunk ??= map(CHUNK_SIZE);

@@ -24,10 +24,10 @@ import { ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, EROFS, ESTALE } from "./err
 import type { AttrChanges, Context } from "./filesystem.ts";
 import { XATTR_NAME_MAX } from "./limits.ts";
 import { smallMemory } from "./memory.ts";
-import { EMPTY } from "./overlay-base.ts";
 import { ATTRIBUTES, DATA, NO_DATA } from "./overlay-copy-up.ts";
 import { NODE_APPEND, NODE_IMMUTABLE, NODE_METACOPY } from "./overlay-node-record.ts";
 import { OverlayRename } from "./overlay-rename.ts";
+import { EMPTY } from "./passthrough-base.ts";
 import { checkPermission } from "./passthrough-attributes.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
 import { Name, writeU64, type Bytes } from "./request.ts";

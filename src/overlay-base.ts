@@ -9,7 +9,7 @@
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
 import { FileSystem } from "./filesystem.ts";
-import { cstring, smallMemory, type Memory } from "./memory.ts";
+import { smallMemory, type Memory } from "./memory.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { Found } from "./overlay-found.ts";
 import { LayerFiles } from "./overlay-layers.ts";
@@ -54,9 +54,6 @@ export interface OverlayShare {
    */
   readonly overrides: readonly Override[] | undefined;
 }
-
-export const EMPTY = cstring("");
-export const DOT = cstring(".");
 
 // Scratch memory of the thread, for all overlays that it serves.
 const statScratch = smallMemory(stat.sizeof);

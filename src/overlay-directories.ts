@@ -19,10 +19,10 @@ import { EBADF, ENOENT, ENOTDIR, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { MAX_WRITE } from "./limits.ts";
 import { cstring, map, smallMemory, type Address } from "./memory.ts";
-import { DOT } from "./overlay-base.ts";
 import { OverlayFiles } from "./overlay-files.ts";
 import { ABOVE_SHIFT, nameLengthAt, TYPE_MASK } from "./overlay-list.ts";
 import { EntryName } from "./overlay-name.ts";
+import { DOT } from "./passthrough-base.ts";
 import type { DirectoryOut, OpenOut } from "./reply.ts";
 import { close, dup3, fdatasync, fsync, memfd_create, pread64, pwrite64 } from "./syscall.ts";
 

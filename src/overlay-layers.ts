@@ -10,6 +10,7 @@ import type { HandleTable } from "./passthrough-handles.ts";
 import type { InodeTable } from "./passthrough-inodes.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import type { EntryOut } from "./reply.ts";
+import type { Name } from "./request.ts";
 import { close, dup3 } from "./syscall.ts";
 import { Translation } from "./translation.ts";
 
@@ -74,12 +75,21 @@ export class LayerFiles extends PassthroughFs {
     return this.syncs ? host : host & ~O_SYNC;
   }
 
-  override label(context: Context, fd: number): number {
-    return super.label(context, fd);
+  override make(
+    context: Context,
+    parent: number,
+    name: Name,
+    mode: number,
+    rdev: number,
+    umask: number,
+    target: Name | undefined,
+    entry: EntryOut,
+  ): number {
+    return super.make(context, parent, name, mode, rdev, umask, target, entry);
   }
 
-  override settled(): boolean {
-    return super.settled();
+  override linkFd(fd: number, dirfd: number, name: Address): number {
+    return super.linkFd(fd, dirfd, name);
   }
 
   protected override enterFd(fd: number, entry: EntryOut): number {

@@ -24,12 +24,12 @@ import {
 import { EPERM } from "./errno.ts";
 import { MAX_WRITE, OVERLAY_LIST_KEPT } from "./limits.ts";
 import { map, smallMemory, type Memory } from "./memory.ts";
-import { DOT } from "./overlay-base.ts";
 import { isWhiteoutName } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_IMPURE, STACK_XWHITEOUTS } from "./overlay-node-record.ts";
 import { OverlayProtection } from "./overlay-protection.ts";
 import { MARK_WHITEOUT } from "./overlay-xattrs.ts";
+import { DOT } from "./passthrough-base.ts";
 import { readU64, writeU64 } from "./request.ts";
 import { roundUp } from "./struct.ts";
 import { close, getdents64, munmap, newfstatat } from "./syscall.ts";

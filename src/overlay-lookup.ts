@@ -7,6 +7,7 @@
 import {
   AT_SYMLINK_NOFOLLOW,
   LINUX_DIRENT64_NAME,
+  NAME_MAX,
   O_DIRECTORY,
   O_NOATIME,
   O_NOFOLLOW,
@@ -23,7 +24,7 @@ import { EIO, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { log } from "./log.ts";
 import { cstring, map, PAGE_SIZE, smallMemory } from "./memory.ts";
-import { DOT, OverlayBase } from "./overlay-base.ts";
+import { OverlayBase } from "./overlay-base.ts";
 import { EntryName } from "./overlay-name.ts";
 import {
   NODE_IMPURE,
@@ -45,6 +46,7 @@ import {
   MARK_WHITEOUT,
   MARK_XWHITEOUTS,
 } from "./overlay-xattrs.ts";
+import { DOT } from "./passthrough-base.ts";
 import type { EntryOut } from "./reply.ts";
 import { readU64, type Name } from "./request.ts";
 import { close, faccessat, fstat, getdents64, newfstatat } from "./syscall.ts";
@@ -53,8 +55,7 @@ import { close, faccessat, fstat, getdents64, newfstatat } from "./syscall.ts";
 export const WHITEOUT_PREFIX = ".wh.";
 const PREFIX_LENGTH = WHITEOUT_PREFIX.length;
 /** A directory with this file hides all below it. */
-const OPAQUE_FILE = cstring(".wh..wh..opq");
-const NAME_MAX = 255;
+export const OPAQUE_FILE = cstring(".wh..wh..opq");
 
 // Scratch memory of the thread, for all overlays that it serves.
 const whiteoutName = smallMemory(NAME_MAX + 1);
@@ -391,7 +392,7 @@ export abstract class OverlayLookup extends OverlayBase {
 
   /** Whether the directory has a file `.wh.NAME`. */
   protected hasWhiteoutFile(dirfd: number, name: EntryName): boolean {
-    if (!this.hidesPrefix || name.length + PREFIX_LENGTH > NAME_MAX) return false;
+    if (!this.hidesPrefix || !fitsWhiteout(name)) return false;
     const flags = AT_SYMLINK_NOFOLLOW;
     return newfstatat(dirfd, whiteoutPath(name), whiteoutStat.address, flags) === 0;
   }
@@ -625,6 +626,11 @@ function isPrefixed(bytes: Uint8Array, at: number): boolean {
   return (
     bytes[at] === 0x2e && bytes[at + 1] === 0x77 && bytes[at + 2] === 0x68 && bytes[at + 3] === 0x2e
   );
+}
+
+/** Whether there can be a file `.wh.NAME`. */
+export function fitsWhiteout(name: EntryName): boolean {
+  return name.length + PREFIX_LENGTH <= NAME_MAX;
 }
 
 /** The address of `.wh.NAME`, valid until the next call. */

@@ -14,6 +14,7 @@ import {
   RENAME_EXCHANGE,
   S_IFCHR,
   S_IFDIR,
+  S_IFLNK,
   S_IFMT,
   S_ISGID,
   stat,
@@ -21,13 +22,13 @@ import {
 import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EPERM, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { cstring, smallMemory, type Address } from "./memory.ts";
-import { EMPTY } from "./overlay-base.ts";
 import { DATA } from "./overlay-copy-up.ts";
 import { OverlayList } from "./overlay-list.ts";
 import { isWhiteoutName, whiteoutPath } from "./overlay-lookup.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_ORIGIN } from "./overlay-node-record.ts";
 import { UPPER_LAYER } from "./overlay-override.ts";
+import { EMPTY } from "./passthrough-base.ts";
 import type { EntryOut, OpenOut } from "./reply.ts";
 import type { Name } from "./request.ts";
 import {
@@ -58,17 +59,7 @@ export abstract class OverlayMake extends OverlayList {
     target: Name,
     entry: EntryOut,
   ): number {
-    const directory = this.#begin(parent, name);
-    let result = directory;
-    if (directory > 0) {
-      result = this.files.symlink(context, directory, name, target, entry);
-      if (result === -EEXIST) {
-        const stage = this.#stage(directory);
-        result = stage < 0 ? stage : this.files.symlink(context, stage, name, target, entry);
-        result = this.#leaveStage(stage, directory, result, false);
-      }
-    }
-    return this.#end(parent, directory, result, entry);
+    return this.#make(context, parent, name, S_IFLNK, 0, 0, target, entry);
   }
 
   override mknod(
@@ -82,18 +73,7 @@ export abstract class OverlayMake extends OverlayList {
   ): number {
     // It would be a whiteout.
     if ((mode & S_IFMT) === S_IFCHR && rdev === 0) return -EPERM;
-    const directory = this.#begin(parent, name);
-    let result = directory;
-    if (directory > 0) {
-      result = this.files.mknod(context, directory, name, mode, rdev, umask, entry);
-      if (result === -EEXIST) {
-        const stage = this.#stage(directory);
-        if (stage < 0) result = stage;
-        else result = this.files.mknod(context, stage, name, mode, rdev, umask, entry);
-        result = this.#leaveStage(stage, directory, result, false);
-      }
-    }
-    return this.#end(parent, directory, result, entry);
+    return this.#make(context, parent, name, mode, rdev, umask, undefined, entry);
   }
 
   override mkdir(
@@ -104,19 +84,36 @@ export abstract class OverlayMake extends OverlayList {
     umask: number,
     entry: EntryOut,
   ): number {
+    const full = S_IFDIR | (mode & ~S_IFMT);
+    return this.#make(context, parent, name, full, 0, umask, undefined, entry);
+  }
+
+  /** Makes what the type in `mode` says; `target` is that of a symbolic link. */
+  #make(
+    context: Context,
+    parent: number,
+    name: Name,
+    mode: number,
+    rdev: number,
+    umask: number,
+    target: Name | undefined,
+    entry: EntryOut,
+  ): number {
+    const { files } = this;
+    const isDirectory = (mode & S_IFMT) === S_IFDIR;
     const directory = this.#begin(parent, name);
     let result = directory;
     if (directory > 0) {
-      result = this.files.mkdir(context, directory, name, mode, umask, entry);
+      result = files.make(context, directory, name, mode, rdev, umask, target, entry);
       if (result === -EEXIST) {
         const stage = this.#stage(directory);
         if (stage < 0) result = stage;
-        else result = this.files.mkdir(context, stage, name, mode, umask, entry);
-        if (result >= 0) result = this.#hideBelow(this.files.entered);
-        result = this.#leaveStage(stage, directory, result, true);
-      } else if (result >= 0 && this.nodes.stack(parent) !== 0) {
+        else result = files.make(context, stage, name, mode, rdev, umask, target, entry);
+        if (result >= 0 && isDirectory) result = this.#hideBelow(files.entered);
+        result = this.#leaveStage(stage, directory, result, isDirectory);
+      } else if (result >= 0 && isDirectory && this.nodes.stack(parent) !== 0) {
         // Nothing is below, but so nobody needs to look; it does no harm if that can't be said.
-        this.#hideBelow(this.files.entered);
+        this.#hideBelow(files.entered);
       }
     }
     return this.#end(parent, directory, result, entry);
@@ -266,7 +263,7 @@ export abstract class OverlayMake extends OverlayList {
       unlinkat(workFd, name, AT_REMOVEDIR);
       return result;
     }
-    stageName.setText(this.temporaryText);
+    stageName.copy(this.temporaryName);
     fstat(fd, files.stat.address);
     return files.slotOf(fd);
   }
@@ -367,10 +364,10 @@ export abstract class OverlayMake extends OverlayList {
     const dirfd = files.inodes.acquire(directory);
     let result = fd < 0 ? fd : dirfd < 0 ? dirfd : 0;
     if (result >= 0 && nodes.flags(node) & NODE_ORIGIN) result = this.markImpure(parent, dirfd);
-    if (result >= 0) result = this.linkFd(fd, dirfd, this.name.address);
+    if (result >= 0) result = files.linkFd(fd, dirfd, this.name.address);
     if (result === -EEXIST && this.isWhiteout(dirfd, this.name)) {
-      result = this.linkFd(fd, share.workFd, this.temporary());
-      const temporary = this.temporaryAddress;
+      result = files.linkFd(fd, share.workFd, this.temporary());
+      const temporary = this.temporaryName.address;
       if (result >= 0) {
         result = renameat2(share.workFd, temporary, dirfd, this.name.address, 0);
         if (result < 0) unlinkat(share.workFd, temporary, 0);

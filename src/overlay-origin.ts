@@ -74,8 +74,7 @@ export class Origins {
 
   /** The name of what was encoded, in the index. */
   name(length: number): string {
-    const { buffer, byteOffset } = this.encoded.bytes;
-    return Buffer.from(buffer, byteOffset, length).toString("hex");
+    return indexNameOf(this.encoded, length);
   }
 
   /**
@@ -122,4 +121,10 @@ export class Origins {
     const { uuid } = this.#layers[layer]!;
     return this.#layers.findIndex((other) => other.uuid === uuid) < layer;
   }
+}
+
+/** What an encoded origin of `length` bytes is called in the index. */
+export function indexNameOf(encoded: Memory, length: number): string {
+  const { buffer, byteOffset } = encoded.bytes;
+  return Buffer.from(buffer, byteOffset, length).toString("hex");
 }

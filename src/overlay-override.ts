@@ -256,7 +256,7 @@ export class OverriddenFiles extends LayerFiles {
   }
 
   /** Comes before anybody can see what was made; if it fails, that is taken away again. */
-  override label(context: Context, fd: number): number {
+  protected override label(context: Context, fd: number): number {
     const result = super.label(context, fd);
     if (result < 0 || this.#mode === -1) return result;
     return this.#overrides.give(fd, this.#uid, this.#gid, this.#mode);
@@ -276,40 +276,19 @@ export class OverriddenFiles extends LayerFiles {
     return slot;
   }
 
-  override symlink(
-    context: Context,
-    parent: number,
-    name: Name,
-    target: Name,
-    entry: EntryOut,
-  ): number {
-    this.#begin(context, parent, S_IFLNK | 0o777, 0);
-    return this.#end(context, super.symlink(context, parent, name, target, entry));
-  }
-
-  override mknod(
+  override make(
     context: Context,
     parent: number,
     name: Name,
     mode: number,
     rdev: number,
     umask: number,
+    target: Name | undefined,
     entry: EntryOut,
   ): number {
-    const made = (mode & S_IFMT) | this.#begin(context, parent, mode, umask);
-    return this.#end(context, super.mknod(context, parent, name, made, rdev, 0, entry));
-  }
-
-  override mkdir(
-    context: Context,
-    parent: number,
-    name: Name,
-    mode: number,
-    umask: number,
-    entry: EntryOut,
-  ): number {
-    const made = this.#begin(context, parent, S_IFDIR | (mode & PERMISSIONS), umask);
-    return this.#end(context, super.mkdir(context, parent, name, made, 0, entry));
+    const asked = (mode & S_IFMT) === S_IFLNK ? mode | 0o777 : mode;
+    const made = (mode & S_IFMT) | this.#begin(context, parent, asked, umask);
+    return this.#end(context, super.make(context, parent, name, made, rdev, 0, target, entry));
   }
 
   override create(

@@ -14,12 +14,11 @@ import {
   statx,
 } from "./abi-linux.ts";
 import { log } from "./log.ts";
-import { cstring, smallMemory } from "./memory.ts";
+import { smallMemory } from "./memory.ts";
 import { NODE_APPEND, NODE_IMMUTABLE } from "./overlay-node-record.ts";
 import type { OverlayXattrs } from "./overlay-xattrs.ts";
+import { EMPTY } from "./passthrough-base.ts";
 import { statx as statxCall } from "./syscall.ts";
-
-const EMPTY = cstring("");
 
 // Scratch memory of the thread.
 const attributes = smallMemory(statx.sizeof);

@@ -20,7 +20,7 @@ import {
 import { EISDIR, ENAMETOOLONG, ENOTDIR, ENOTEMPTY, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { PAGE_SIZE, map, smallMemory, type Address, type Memory } from "./memory.ts";
-import { whiteoutPath } from "./overlay-lookup.ts";
+import { fitsWhiteout, whiteoutPath } from "./overlay-lookup.ts";
 import { DATA, setTimes } from "./overlay-copy-up.ts";
 import { OverlayMake } from "./overlay-make.ts";
 import { UPPER_LAYER } from "./overlay-override.ts";
@@ -116,7 +116,7 @@ export abstract class OverlayRemove extends OverlayMake {
   /** Makes a whiteout where the upper directory has nothing. */
   protected makeWhiteout(dirfd: number, name: EntryName): number {
     if (this.share.makesDevices) return mknodat(dirfd, name.address, S_IFCHR, 0);
-    if (name.length + 4 > 255) return -ENAMETOOLONG;
+    if (!fitsWhiteout(name)) return -ENAMETOOLONG;
     const flags = O_CREAT | O_WRONLY | O_NOFOLLOW;
     const fd = this.files.openAt(dirfd, whiteoutPath(name), flags, 0o600);
     return fd < 0 ? fd : close(fd);

@@ -85,7 +85,7 @@ export abstract class OverlayRename extends OverlayRemove {
     }
     const from = this.copyUp(parent);
     const to = from < 0 ? from : this.copyUp(newParent);
-    let result = to < 0 ? to : this.hasUpper(node) ? 0 : 1;
+    let result = to < 0 ? to : nodes.upper(node) !== 0 ? 0 : 1;
     // What a lower layer has under the old name must not come out again.
     const hasLower = result < 0 ? result : result === 1 ? 1 : this.hasLower(parent, this.name);
     if (hasLower < 0) return hasLower;
@@ -112,10 +112,6 @@ export abstract class OverlayRename extends OverlayRemove {
     }
     this.#unlockBoth(node, victim);
     return result;
-  }
-
-  protected hasUpper(node: number): boolean {
-    return this.nodes.upper(node) !== 0;
   }
 
   #lockBoth(node: number, victim: number): void {
@@ -198,14 +194,14 @@ export abstract class OverlayRename extends OverlayRemove {
     const { nodes, share } = this;
     const isDirectory = nodes.type(node) === S_IFDIR;
     if (victim !== 0 && isDirectory) {
-      const result = this.hasUpper(victim) ? this.clearUpper(victim, toFd, this.newName) : 0;
+      const result = nodes.upper(victim) !== 0 ? this.clearUpper(victim, toFd, this.newName) : 0;
       if (result < 0) return result;
     }
     const name = this.name.address;
     const newName = this.newName.address;
     if (!share.makesDevices) return this.#moveWithFiles(fromFd, toFd, hasLower);
     // A directory can't take the place of a whiteout, but change places with it.
-    const isHidden = isDirectory && !(victim !== 0 && this.hasUpper(victim));
+    const isHidden = isDirectory && !(victim !== 0 && nodes.upper(victim) !== 0);
     if (isHidden && this.isWhiteout(toFd, this.newName)) {
       const result = renameat2(fromFd, name, toFd, newName, RENAME_EXCHANGE);
       if (result >= 0 && !hasLower) unlinkat(fromFd, name, 0);

@@ -2,11 +2,19 @@
 // whether they are there, whether one lies in another, and what the upper layer can store. What it
 // can't is given up with a warning, unless it was asked for by name.
 
-import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY, XATTR_CREATE } from "./abi-linux.ts";
+import {
+  AT_FDCWD,
+  CAP_SYS_ADMIN,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_PATH,
+  O_RDONLY,
+  XATTR_CREATE,
+} from "./abi-linux.ts";
 import { EEXIST, EOPNOTSUPP, EPERM, EROFS, errnoMessage } from "./errno.ts";
 import { log } from "./log.ts";
 import { cstring, passingString } from "./memory.ts";
-import { readProc, readProcLink } from "./mount-info.ts";
+import { readProc, readProcLink, statusSet } from "./mount-info.ts";
 import { isInside, locate, type Place } from "./mount-point.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { ConfigError } from "./passthrough-config.ts";
@@ -122,7 +130,6 @@ const USER = cstring("user.overlay.opaque");
 const VALUE = cstring("0");
 /** The number of the first user namespace (PROC_USER_INIT_INO of linux/proc_ns.h). */
 const FIRST_NAMESPACE = "user:[4026531837]";
-const CAP_SYS_ADMIN = 21;
 
 /**
  * The configuration that can be served: with `userxattr` where `trusted.*` attributes are not for
@@ -163,8 +170,7 @@ function probe(fd: number, name: number): number {
 /** Nobody sees `trusted.*` attributes without CAP_SYS_ADMIN in the first user namespace. */
 function mayUseTrusted(): boolean {
   if (readProcLink("self/ns/user") !== FIRST_NAMESPACE) return false;
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readProc("self/status"))?.[1] ?? "0";
-  return ((BigInt(`0x${effective}`) >> BigInt(CAP_SYS_ADMIN)) & 1n) === 1n;
+  return ((statusSet(readProc("self/status"), "CapEff") >> BigInt(CAP_SYS_ADMIN)) & 1n) === 1n;
 }
 
 function withUserxattr(config: OverlayConfig): OverlayConfig {

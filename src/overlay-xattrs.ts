@@ -44,15 +44,7 @@ const value = map(XATTR_SIZE_MAX);
 const byte = smallMemory(8);
 
 export type PrivateName =
-  | "opaque"
-  | "redirect"
-  | "origin"
-  | "metacopy"
-  | "impure"
-  | "nlink"
-  | "protattr"
-  | "upper"
-  | "uuid";
+  "opaque" | "redirect" | "origin" | "metacopy" | "impure" | "nlink" | "protattr" | "uuid";
 
 export class OverlayXattrs {
   readonly #proc: ProcFds;
@@ -84,7 +76,6 @@ export class OverlayXattrs {
       impure: name("impure"),
       nlink: name("nlink"),
       protattr: name("protattr"),
-      upper: name("upper"),
       uuid: name("uuid"),
     };
     this.#marks = new Map(MARKS.map(([text, mark]) => [this.prefix + text, mark]));

@@ -41,7 +41,7 @@ import {
   type PassthroughConfig,
   type PassthroughShare,
 } from "./passthrough.ts";
-import { passthroughAreas } from "./passthrough-base.ts";
+import { DOT, passthroughAreas } from "./passthrough-base.ts";
 import { InodeTable } from "./passthrough-inodes.ts";
 import type { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
@@ -63,7 +63,6 @@ import {
 
 export type { OverlayShare } from "./overlay-base.ts";
 
-const DOT = cstring(".");
 const WORK = cstring("work");
 const INDEX = cstring("index");
 const TEST = cstring("#test");

@@ -5,7 +5,6 @@
 // threads. What was changed is put back in `finally`; if that fails the process ends, because
 // anything it did from then on would be done with the wrong rights.
 
-import { readFileSync } from "node:fs";
 import { FUSE_INVALID_UIDGID } from "./abi-fuse.ts";
 import {
   _LINUX_CAPABILITY_VERSION_3,
@@ -19,6 +18,7 @@ import { assert } from "./assert.ts";
 import { EOVERFLOW, EPERM } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { smallMemory } from "./memory.ts";
+import { readProc, statusField, statusSet } from "./mount-info.ts";
 import {
   capget,
   getegid,
@@ -103,29 +103,28 @@ export class Credentials {
    * kernel does not say it, so /proc has to be read. A caller that we can't see has none.
    */
   callerHas(pid: number, capability: number): boolean {
-    const effective = BigInt(`0x${statusField(pid, "CapEff") || "0"}`);
-    return ((effective >> BigInt(capability)) & 1n) === 1n;
+    return ((statusSet(statusOf(pid), "CapEff") >> BigInt(capability)) & 1n) === 1n;
   }
 
   /** Whether the calling thread `pid` may do what a file's owner may; as slow as `callerHas`. */
   callerOwns(pid: number, uid: number): boolean {
-    const fsuid = statusField(pid, "Uid").split(/\s+/)[3];
+    const fsuid = statusField(statusOf(pid), "Uid").split(/\s+/)[3];
     return fsuid === String(uid) || this.callerHas(pid, CAP_FOWNER);
   }
 
   /** Whether the calling thread `pid` is in a group; as slow as `callerHas`. */
   callerIsIn(pid: number, gid: number): boolean {
-    const fsgid = statusField(pid, "Gid").split(/\s+/)[3];
-    return [fsgid, ...statusField(pid, "Groups").split(/\s+/)].includes(String(gid));
+    const status = statusOf(pid);
+    const fsgid = statusField(status, "Gid").split(/\s+/)[3];
+    return [fsgid, ...statusField(status, "Groups").split(/\s+/)].includes(String(gid));
   }
 }
 
-/** A field of /proc/PID/status; empty if the thread is gone, or of another pid namespace. */
-function statusField(pid: number, name: string): string {
+/** /proc/PID/status; empty if the thread is gone, or of another pid namespace. */
+function statusOf(pid: number): string {
   if (pid === 0) return "";
   try {
-    const status = readFileSync(`/proc/${pid}/status`, "latin1");
-    return new RegExp(`^${name}:[ \t]*(.*?)[ \t]*$`, "m").exec(status)?.[1] ?? "";
+    return readProc(`${pid}/status`);
   } catch {
     return "";
   }

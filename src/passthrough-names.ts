@@ -144,7 +144,7 @@ export abstract class PassthroughNames extends PassthroughBase {
     target: Name,
     entry: EntryOut,
   ): number {
-    return this.#make(context, parent, name, S_IFLNK, 0, 0, target, entry);
+    return this.make(context, parent, name, S_IFLNK, 0, 0, target, entry);
   }
 
   override mknod(
@@ -156,7 +156,7 @@ export abstract class PassthroughNames extends PassthroughBase {
     umask: number,
     entry: EntryOut,
   ): number {
-    return this.#make(context, parent, name, mode, rdev, umask, undefined, entry);
+    return this.make(context, parent, name, mode, rdev, umask, undefined, entry);
   }
 
   override mkdir(
@@ -168,11 +168,11 @@ export abstract class PassthroughNames extends PassthroughBase {
     entry: EntryOut,
   ): number {
     const full = S_IFDIR | (mode & ~S_IFMT);
-    return this.#make(context, parent, name, full, 0, umask, undefined, entry);
+    return this.make(context, parent, name, full, 0, umask, undefined, entry);
   }
 
   /** Makes what the type in `mode` says, as the caller; `target` is that of a symbolic link. */
-  #make(
+  protected make(
     context: Context,
     parent: number,
     name: Name,
@@ -326,14 +326,15 @@ export abstract class PassthroughNames extends PassthroughBase {
     const fd = this.inodes.acquire(nodeid);
     const dirfd = this.inodes.acquire(newParent);
     let result = fd < 0 ? fd : dirfd;
-    if (result >= 0) result = this.#linkFd(fd, dirfd, newName.address);
+    if (result >= 0) result = this.linkFd(fd, dirfd, newName.address);
     if (result >= 0) result = this.enter(dirfd, newName.address, entry);
     this.inodes.release(newParent);
     this.inodes.release(nodeid);
     return result;
   }
 
-  #linkFd(fd: number, dirfd: number, newName: Address): number {
+  /** Another name for the file behind the O_PATH descriptor `fd`. */
+  protected linkFd(fd: number, dirfd: number, newName: Address): number {
     const result = linkat(fd, EMPTY.address, dirfd, newName, AT_EMPTY_PATH);
     if (result !== -ENOENT) return result;
     // Without CAP_DAC_READ_SEARCH only the way over /proc is allowed.

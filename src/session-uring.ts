@@ -43,7 +43,7 @@ import { ECONNABORTED, EINTR, ENODEV, ENOTCONN, errnoMessage } from "./errno.ts"
 import type { Connection, FileSystem } from "./filesystem.ts";
 import { CPUS_MAX, MAX_WRITE, RING_ENTRIES_MAX } from "./limits.ts";
 import { map, PAGE_SIZE, smallMemory, type Memory } from "./memory.ts";
-import { readProc } from "./mount-info.ts";
+import { readProc, statusSet } from "./mount-info.ts";
 import { Reply } from "./reply.ts";
 import { copyU64, Request } from "./request.ts";
 import { Server } from "./server.ts";
@@ -334,9 +334,8 @@ function hasSignal(thread: number): boolean {
   } catch {
     return false; // it has ended
   }
-  const set = (name: string): bigint =>
-    BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)$`, "m").exec(status)?.[1] ?? "0"}`);
-  return ((set("SigPnd") | set("ShdPnd")) & ~set("SigBlk")) !== 0n;
+  const pending = statusSet(status, "SigPnd") | statusSet(status, "ShdPnd");
+  return (pending & ~statusSet(status, "SigBlk")) !== 0n;
 }
 
 let mask: Memory | undefined;
