@@ -42,10 +42,11 @@ export class Child {
     this.#process.kill(name);
   }
 
-  /** Waits until it has written something. */
-  async said(what: RegExp | string): Promise<void> {
-    const hasSaid = (): boolean =>
-      typeof what === "string" ? this.#output.includes(what) : what.test(this.#output);
+  /** Waits until it has written something so many times. */
+  async said(what: RegExp | string, times = 1): Promise<void> {
+    const all =
+      typeof what === "string" ? RegExp(RegExp.escape(what), "g") : RegExp(what, `${what.flags}g`);
+    const hasSaid = (): boolean => [...this.#output.matchAll(all)].length >= times;
     await this.#until(() => hasSaid() || this.#isClosed, `say ${what}`);
     if (!hasSaid()) throw new Error(`it ended without saying ${what}; it said:\n${this.#output}`);
   }

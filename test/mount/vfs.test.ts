@@ -305,7 +305,7 @@ onMounts("mounts that come and go", () => {
     expect(served.output("cat keep/file")).toBe("kept\n");
   });
 
-  test("by the thousand, under load, leave no descriptor and no memory behind", async () => {
+  test("ten thousand times, under load, leave no descriptor and no memory behind", async () => {
     const kept: Mounts = { "/keep": "kept" };
     const many = Object.fromEntries(Array.from({ length: 250 }, (_, n) => [`/m/${n}`, "many"]));
     await using served = await Served.start(kept);
@@ -318,14 +318,13 @@ onMounts("mounts that come and go", () => {
          cat keep/file >>"$1/read"; cat m/7/dir/file m/200/dir/file; ls m/3 m/100; done >/dev/null 2>&1) &
        pause; touch "$1/stop"; wait`,
     );
-    const rounds = 4;
+    const rounds = 40;
     for (let round = 1; round <= rounds; round++) {
-      const count = (what: string): RegExp => new RegExp(`(${what}\\n[^]*){${round}}`);
       await served.reload({ ...kept, ...many });
-      await daemon.said(count("mounted \\S+ at /m/249"));
+      await daemon.said(/mounted \S+ at \/m\/249\n/, round);
       expect(served.output("cat m/0/dir/file m/249/dir/file keep/file")).toBe("x\nx\nkept\n");
       await served.reload(kept);
-      await daemon.said(count("unmounted /m/249"));
+      await daemon.said("unmounted /m/249\n", round);
     }
     await load.resume();
     const now = (): typeof before => ({
