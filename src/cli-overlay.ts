@@ -27,11 +27,13 @@ export function overlayOptions(overlay: OverlayOptions): ReadCommand {
     const kernelPassthrough = given.switch("kernel-passthrough");
     const mount = overlayMount("/", overlay, absolute, { kernelPassthrough });
     const fsname = name ?? circumstances.fsname ?? FSNAME;
+    // As the kernel's overlayfs, which writes nothing to lower layers.
+    const readOnly = settings.readOnly === true || mount.overlay.upper === undefined;
     return {
       vfs: { mounts: [mount], ids: undefined },
       reload: undefined,
       dynamic: false,
-      ...daemonOptions(mountpoint, given, settings, { ...circumstances, fsname }),
+      ...daemonOptions(mountpoint, given, { ...settings, readOnly }, { ...circumstances, fsname }),
     };
   };
 }

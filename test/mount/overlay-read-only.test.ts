@@ -28,6 +28,17 @@ describe.skipIf(whyNoOverlays !== undefined)("an overlay without an upper layer"
     await compare(disk, { make, script, isReadOnly: true });
   });
 
+  test("is mounted read-only, as the kernel's is", async () => {
+    await compare(disk, {
+      make: "true",
+      script: "findmnt -no OPTIONS --target . | cut -d, -f1",
+      isReadOnly: true,
+    });
+    await using stage = await Stage.start(disk, "true");
+    await stage.mount(["rw"], ours, { isReadOnly: true });
+    expect(await stage.do("findmnt -no OPTIONS --target . | cut -d, -f1")).toBe("ro\n");
+  });
+
   test("can be of one layer alone", async () => {
     await using stage = await Stage.start(disk, "mkdir l1/d; echo x > l1/d/f; mknod l1/w c 0 0", [
       "l1",
