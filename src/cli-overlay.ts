@@ -27,7 +27,7 @@ export function overlayOptions(overlay: OverlayOptions): ReadCommand {
     const kernelPassthrough = given.switch("kernel-passthrough");
     const mount = overlayMount("/", overlay, absolute, { kernelPassthrough });
     const fsname = name ?? circumstances.fsname ?? FSNAME;
-    // As the kernel's overlayfs, which writes nothing to lower layers.
+    // Without an upper layer nothing can be changed; the kernel's overlayfs is read-only then, too.
     const readOnly = settings.readOnly === true || mount.overlay.upper === undefined;
     return {
       vfs: { mounts: [mount], ids: undefined },

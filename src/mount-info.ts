@@ -105,6 +105,11 @@ export function statusSet(status: string, name: string): bigint {
   return BigInt(`0x${statusField(status, name) || "0"}`);
 }
 
+/** Whether the process of a /proc/PID/status has an effective capability, CAP_…. */
+export function hasCapability(status: string, capability: number): boolean {
+  return ((statusSet(status, "CapEff") >> BigInt(capability)) & 1n) === 1n;
+}
+
 /** Where a symbolic link below /proc leads; undefined if it is not there. */
 export function readProcLink(name: string): string | undefined {
   chunk ??= map(CHUNK_SIZE);

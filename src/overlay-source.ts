@@ -14,7 +14,7 @@ import {
 import { EEXIST, EOPNOTSUPP, EPERM, EROFS, errnoMessage } from "./errno.ts";
 import { log } from "./log.ts";
 import { cstring, passingString } from "./memory.ts";
-import { readProc, readProcLink, statusSet } from "./mount-info.ts";
+import { hasCapability, readProc, readProcLink } from "./mount-info.ts";
 import { isInside, locate, type Place } from "./mount-point.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { ConfigError } from "./passthrough-config.ts";
@@ -170,7 +170,7 @@ function probe(fd: number, name: number): number {
 /** Nobody sees `trusted.*` attributes without CAP_SYS_ADMIN in the first user namespace. */
 function mayUseTrusted(): boolean {
   if (readProcLink("self/ns/user") !== FIRST_NAMESPACE) return false;
-  return ((statusSet(readProc("self/status"), "CapEff") >> BigInt(CAP_SYS_ADMIN)) & 1n) === 1n;
+  return hasCapability(readProc("self/status"), CAP_SYS_ADMIN);
 }
 
 function withUserxattr(config: OverlayConfig): OverlayConfig {

@@ -18,7 +18,7 @@ import { assert } from "./assert.ts";
 import { EOVERFLOW, EPERM } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { smallMemory } from "./memory.ts";
-import { readProc, statusField, statusSet } from "./mount-info.ts";
+import { hasCapability, readProc, statusField } from "./mount-info.ts";
 import {
   capget,
   getegid,
@@ -103,7 +103,7 @@ export class Credentials {
    * kernel does not say it, so /proc has to be read. A caller that we can't see has none.
    */
   callerHas(pid: number, capability: number): boolean {
-    return ((statusSet(statusOf(pid), "CapEff") >> BigInt(capability)) & 1n) === 1n;
+    return hasCapability(statusOf(pid), capability);
   }
 
   /** Whether the calling thread `pid` may do what a file's owner may; as slow as `callerHas`. */
