@@ -13,6 +13,7 @@ import { dirname, resolve } from "node:path";
 import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
 import { errnoName } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
+import { readProc, statusField } from "../src/mount-info.ts";
 import { geteuid, ppoll, umount2 } from "../src/syscall.ts";
 import { tryRing } from "../src/uring.ts";
 
@@ -350,4 +351,13 @@ export async function withMount<T>(
 ): Promise<T> {
   await using mount = await Mount.start(setup);
   return await mount.during(() => work(mount));
+}
+
+/** Anonymous and shared memory of a process, in KiB. */
+export function memoryOf(pid: number): number {
+  const status = readProc(`${pid}/status`);
+  return (
+    Number.parseInt(statusField(status, "RssAnon")) +
+    Number.parseInt(statusField(status, "RssShmem"))
+  );
 }

@@ -110,7 +110,8 @@ const kernel: OverlaySystem = {
   },
 };
 
-async function daemonMount(mountpoint: string, command: string[]): Promise<OverlayMount> {
+/** Runs a daemon that mounts an overlay. */
+export async function daemonMount(mountpoint: string, command: string[]): Promise<OverlayMount> {
   const daemon = new MountDaemon(mountpoint, () => command);
   try {
     await daemon.run();

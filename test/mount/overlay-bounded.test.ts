@@ -3,10 +3,16 @@
 // OVERLAY_FILES=1000000 takes so many files, spread over two layers.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, readdirSync, readFileSync } from "node:fs";
-import { EXECUTABLE, MountDaemon } from "../support-mount.ts";
-import { Disk, overlayOptions, whyNoOverlays } from "../support-overlay.ts";
-import { shell } from "./shell.ts";
+import { mkdirSync, readdirSync } from "node:fs";
+import { EXECUTABLE, memoryOf } from "../support-mount.ts";
+import {
+  daemonMount,
+  Disk,
+  overlayOptions,
+  whyNoOverlays,
+  type OverlayMount,
+} from "../support-overlay.ts";
+import { COUNT_FILES, shell } from "./shell.ts";
 
 const FILES = Number(process.env["OVERLAY_FILES"] ?? 20_000);
 const DIRECTORIES = 100;
@@ -25,15 +31,7 @@ afterAll(async () => {
   await disk?.[Symbol.asyncDispose]();
 });
 
-function memoryOf(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, "latin1");
-  const kibibytes = [...status.matchAll(/^Rss(?:Anon|Shmem):\s+(\d+)/gm)].map(([, text]) =>
-    Number(text),
-  );
-  return 1024 * kibibytes.reduce((sum, each) => sum + each, 0);
-}
-
-async function serve(base: string, lower: string[]): Promise<MountDaemon> {
+function serve(base: string, lower: string[]): Promise<OverlayMount> {
   for (const name of ["u", "w", "mnt"]) mkdirSync(`${base}/${name}`);
   const list = overlayOptions({ lower, upper: `${base}/u`, work: `${base}/w` }, [
     "redirect_dir=on",
@@ -47,13 +45,8 @@ async function serve(base: string, lower: string[]): Promise<MountDaemon> {
     list,
     `${base}/mnt`,
   ];
-  const daemon = new MountDaemon(`${base}/mnt`, () => command);
-  await daemon.run();
-  return daemon;
+  return daemonMount(`${base}/mnt`, command);
 }
-
-/** Looks at every file for its time. */
-const COUNT = "find . -type f -newermt 2001-01-01 | wc -l";
 
 describe.skipIf(whyNoOverlays !== undefined)("with few descriptors", () => {
   test(`${FILES} files are walked, and used afterwards`, async () => {
@@ -67,18 +60,18 @@ describe.skipIf(whyNoOverlays !== undefined)("with few descriptors", () => {
     try {
       const before = memoryOf(daemon.pid);
       const cwd = daemon.mountpoint;
-      expect(await shell(COUNT, { cwd })).toBe(`${2 * DIRECTORIES * each}\n`);
-      const taken = memoryOf(daemon.pid) - before;
+      expect(await shell(COUNT_FILES, { cwd })).toBe(`${2 * DIRECTORIES * each}\n`);
+      const taken = 1024 * (memoryOf(daemon.pid) - before);
       expect(taken).toBeLessThan(PER_FILE * FILES + HEAP);
       expect(readdirSync(`/proc/${daemon.pid}/fd`).length).toBeLessThan(LIMIT);
       const script = `
         for d in $(seq ${DIRECTORIES}); do echo x > $d/l1-1; rm $d/l2-1; mv $d/l1-2 $d/new; cat $d/l1-1; done | wc -l
-        mv 1 one; cat one/new one/l2-2; rm -r 2; ls 3 | wc -l; ${COUNT}`;
+        mv 1 one; cat one/new one/l2-2; rm -r 2; ls 3 | wc -l; ${COUNT_FILES}`;
       const left = (2 * each - 1) * DIRECTORIES - (2 * each - 1);
       expect(await shell(script, { cwd })).toBe(`${DIRECTORIES}\n${2 * each - 1}\n${left}\n`);
       // What the kernel forgets takes nothing but what is kept for file handles.
       await shell("echo 2 > /proc/sys/vm/drop_caches");
-      expect(await shell(COUNT, { cwd })).toBe(`${left}\n`);
+      expect(await shell(COUNT_FILES, { cwd })).toBe(`${left}\n`);
       expect(daemon.output).not.toMatch(/EMFILE|too many/i);
     } finally {
       await daemon.kill();
