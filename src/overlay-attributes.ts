@@ -14,6 +14,7 @@ import {
 } from "./abi-fuse.ts";
 import {
   S_IFREG,
+  S_ISGID,
   stat,
   statx,
   AT_EMPTY_PATH,
@@ -28,7 +29,7 @@ import { ATTRIBUTES, DATA, NO_DATA } from "./overlay-copy-up.ts";
 import { NODE_APPEND, NODE_IMMUTABLE, NODE_METACOPY } from "./overlay-node-record.ts";
 import { OverlayRename } from "./overlay-rename.ts";
 import { EMPTY } from "./passthrough-base.ts";
-import { checkPermission } from "./passthrough-attributes.ts";
+import { ACCESS_ACL, checkPermission } from "./passthrough-attributes.ts";
 import type { AttrReply, DataOut, StatfsOut, StatxReply } from "./reply.ts";
 import { Name, writeU64, type Bytes } from "./request.ts";
 import { getxattr, statx as statxCall } from "./syscall.ts";
@@ -189,6 +190,7 @@ export abstract class OverlayAttributes extends OverlayRename {
     const inLayer = this.#toLayer(name);
     if (inLayer === undefined) return -ENODATA;
     let result = nodes.acquire(nodeid) ? this.mayChange(nodeid) : -ESTALE;
+    if (result >= 0 && name.is(ACCESS_ACL)) result = this.#killStrangersSgid(context, nodeid);
     // Nothing is copied up for what is not there.
     if (result >= 0 && nodes.upper(nodeid) === 0) {
       const slot = nodes.top(nodeid);
@@ -199,6 +201,21 @@ export abstract class OverlayAttributes extends OverlayRename {
     if (result >= 0) result = this.copyUp(nodeid);
     if (result >= 0) result = files.removexattr(context, result, inLayer);
     nodes.release(nodeid);
+    return result;
+  }
+
+  /**
+   * The kernel tells us when an ACL that is set takes set-group-id away, but not of one that is
+   * removed, where its own overlayfs does the same. Returns 0 or -errno.
+   */
+  #killStrangersSgid(context: Context, node: number): number {
+    const { files } = this;
+    const known = this.statNode(node);
+    if (known < 0 || !(this.stat.view.getUint32(stat.st_mode, true) & S_ISGID)) return known;
+    const slot = this.copyUp(node);
+    const fd = slot < 0 ? slot : files.inodes.acquire(slot);
+    const result = fd < 0 ? fd : files.killStrangersSgid(context, fd);
+    if (slot >= 0) files.inodes.release(slot);
     return result;
   }
 

@@ -66,6 +66,10 @@ export class LayerFiles extends PassthroughFs {
     return super.openAt(dirfd, path, flags, mode);
   }
 
+  override killStrangersSgid(context: Context, fd: number): number {
+    return super.killStrangersSgid(context, fd);
+  }
+
   override reopen(fd: number, flags: number): number {
     return super.reopen(fd, flags);
   }

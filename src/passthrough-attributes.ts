@@ -61,7 +61,7 @@ import {
 
 const UNCHANGED = -1;
 const TRUSTED = "trusted.";
-const ACCESS_ACL = new TextEncoder().encode("system.posix_acl_access");
+export const ACCESS_ACL = new TextEncoder().encode("system.posix_acl_access");
 /** Everything that SETATTR can change. */
 const FATTR_ALL = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME;
 
@@ -152,9 +152,17 @@ export abstract class PassthroughAttributes extends PassthroughNames {
    */
   protected killPrivileges(context: Context, nodeid: number, fd: number): number {
     const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
-    let result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
+    const result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
     if (result < 0 || this.inodes.type(nodeid) !== S_IFREG) return result;
-    result = fstat(fd, this.stat.address);
+    return this.killStrangersSgid(context, fd);
+  }
+
+  /**
+   * Takes set-group-id off the file behind `fd`, unless the caller is in its group or has
+   * CAP_FSETID. Returns 0 or -errno.
+   */
+  protected killStrangersSgid(context: Context, fd: number): number {
+    const result = fstat(fd, this.stat.address);
     if (result < 0) return result;
     const { view } = this.stat;
     const mode = view.getUint32(stat.st_mode, true);

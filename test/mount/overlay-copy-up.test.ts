@@ -194,6 +194,22 @@ describe.skipIf(whyNoOverlays !== undefined)("a copy", () => {
       echo y >> caps; getcap caps; chown 1 suid; stat -c %a suid; echo y >> suid; stat -c %a suid`;
     await compare(disk, { make, script });
   });
+
+  test("loses set-group-id with its ACL, by somebody who is not in the group", async () => {
+    const make = `
+      cd l2; for f in stranger member root none; do
+        echo x > $f; chown 61001:61002 $f; chmod 6775 $f; [ $f = none ] || setfacl -m u:61003:r $f
+      done`;
+    const script = `
+      as() { setpriv --reuid=61001 --regid=61001 "$@"; }
+      remove="setfattr -x system.posix_acl_access"
+      as --clear-groups $remove stranger
+      as --clear-groups $remove none || echo "there is none"
+      as --groups=61002 $remove member
+      $remove root
+      stat -c '%n %a' *; getfacl -p *`;
+    await compare(disk, { make, script });
+  });
 });
 
 describe.skipIf(whyNoOverlays !== undefined)("what is made over a whiteout", () => {

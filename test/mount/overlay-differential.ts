@@ -9,9 +9,9 @@
 // Where the kernel's overlay is one of several truths, nothing is compared:
 // - size and number of links of directories, and their ctime: they depend on what lies in the upper
 //   layer and how it came there;
-// - ctime of files with several names: with an index, the kernel gives the copy each of them when
-//   it
-//   is used;
+// - ctime of files that have or had several names: with an index, the kernel gives the copy each of
+//   them when it is used;
+// - ctime of a file that loses set-group-id when its ACL is removed: the kernel leaves it;
 // - chmod(2) to the mode that a file has already, and renames onto directories that are not empty:
 //   the kernel copies up all the same;
 // - holes in files that were copied up: see `seekData` in overlay-operations.ts;
@@ -251,6 +251,7 @@ class Trial {
   isOver = false;
 
   readonly #hasMetacopy: boolean;
+  readonly #hasIndex: boolean;
 
   constructor(
     actors: Actors,
@@ -259,6 +260,7 @@ class Trial {
     options: readonly string[],
   ) {
     this.#hasMetacopy = options.includes("metacopy=on");
+    this.#hasIndex = options.includes("index=on");
     this.#actors = actors;
     this.#stacks = stacks;
     this.#run = run;
@@ -345,13 +347,24 @@ class Trial {
       actor.perform(operation),
     );
     const what = `step ${this.position.after}, ${operation[1]}`;
-    // The kernel may copy the data only now.
-    const isLate = this.#hasMetacopy && operation[1] === "open";
-    const [one, other] = isLate ? [expected, actual].map(withoutCtime) : [expected, actual];
+    const [one, other] = this.#keepsCtime(operation)
+      ? [expected, actual]
+      : [expected, actual].map(withoutCtime);
     const results = [one, withListed(other, one)]
       .map((each) => withoutOffset(operation, each))
       .map((each) => withoutSideEffects(operation, each));
     return this.#differs(what, comparable(results[0]), comparable(results[1]));
+  }
+
+  /** Whether both must agree on what an operation does to the ctime of its files. */
+  #keepsCtime([, name]: Operation): boolean {
+    // The kernel may copy the data only now.
+    const isLate = this.#hasMetacopy && name === "open";
+    const steps = this.#run.trees[this.position.tree] ?? [];
+    const has = (what: string): boolean =>
+      steps.some((step: readonly unknown[]) => step.includes(what));
+    const hasLinksBelow = has("layerLink") || (has("link") && has("rotate"));
+    return !isLate && !(this.#hasIndex && hasLinksBelow) && name !== "removexattr";
   }
 
   async #compareTrees(path: string): Promise<OverlayDifference | undefined> {
