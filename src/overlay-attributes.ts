@@ -210,11 +210,13 @@ export abstract class OverlayAttributes extends OverlayRename {
    */
   #killStrangersSgid(context: Context, node: number): number {
     const { files } = this;
+    const { view } = this.stat;
     const known = this.statNode(node);
-    if (known < 0 || !(this.stat.view.getUint32(stat.st_mode, true) & S_ISGID)) return known;
+    if (known < 0 || !(view.getUint32(stat.st_mode, true) & S_ISGID)) return known;
+    if (files.keepsSgid(context, view.getUint32(stat.st_gid, true))) return 0;
     const slot = this.copyUp(node);
     const fd = slot < 0 ? slot : files.inodes.acquire(slot);
-    const result = fd < 0 ? fd : files.killStrangersSgid(context, fd);
+    const result = fd < 0 ? fd : files.killSgid(fd);
     if (slot >= 0) files.inodes.release(slot);
     return result;
   }

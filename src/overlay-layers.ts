@@ -66,8 +66,12 @@ export class LayerFiles extends PassthroughFs {
     return super.openAt(dirfd, path, flags, mode);
   }
 
-  override killStrangersSgid(context: Context, fd: number): number {
-    return super.killStrangersSgid(context, fd);
+  override keepsSgid(context: Context, gid: number): boolean {
+    return super.keepsSgid(context, gid);
+  }
+
+  override killSgid(fd: number): number {
+    return super.killSgid(fd);
   }
 
   override reopen(fd: number, flags: number): number {

@@ -152,26 +152,21 @@ export abstract class PassthroughAttributes extends PassthroughNames {
    */
   protected killPrivileges(context: Context, nodeid: number, fd: number): number {
     const flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
-    const result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
+    let result = fchownat(fd, EMPTY.address, UNCHANGED, UNCHANGED, flags);
     if (result < 0 || this.inodes.type(nodeid) !== S_IFREG) return result;
-    return this.killStrangersSgid(context, fd);
-  }
-
-  /**
-   * Takes set-group-id off the file behind `fd`, unless the caller is in its group or has
-   * CAP_FSETID. Returns 0 or -errno.
-   */
-  protected killStrangersSgid(context: Context, fd: number): number {
-    const result = fstat(fd, this.stat.address);
+    result = fstat(fd, this.stat.address);
     if (result < 0) return result;
     const { view } = this.stat;
     const mode = view.getUint32(stat.st_mode, true);
-    if (!(mode & S_ISGID)) return 0;
+    const gid = view.getUint32(stat.st_gid, true);
+    if (!(mode & S_ISGID) || this.keepsSgid(context, gid)) return 0;
+    return this.#chmod(fd, mode & 0o7777 & ~S_ISGID);
+  }
+
+  /** Whether set-group-id stays when the caller changes a file of the group `gid`. */
+  protected keepsSgid({ pid }: Context, gid: number): boolean {
     const { credentials } = this;
-    const stays =
-      credentials.callerHas(context.pid, CAP_FSETID) ||
-      credentials.callerIsIn(context.pid, view.getUint32(stat.st_gid, true));
-    return stays ? 0 : this.#chmod(fd, mode & 0o7777 & ~S_ISGID);
+    return credentials.callerHas(pid, CAP_FSETID) || credentials.callerIsIn(pid, gid);
   }
 
   #chmod(fd: number, mode: number): number {
@@ -284,16 +279,17 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     if (fd >= 0) {
       const { address, length } = value;
       result = setxattr(this.proc.path(fd), name.address, address, length, flags);
-      // The kernel says it of default ACLs too, which have no part in the mode.
+      // The caller is not in the file's group. The kernel says it of default ACLs too, which have no
+      // part in the mode.
       const kills = (extraFlags & FUSE_SETXATTR_ACL_KILL_SGID) !== 0 && name.is(ACCESS_ACL);
-      if (result >= 0 && kills) result = this.#killSgid(fd);
+      if (result >= 0 && kills) result = this.killSgid(fd);
     }
     this.inodes.release(nodeid);
     return result;
   }
 
-  /** The caller is not in the file's group: with the ACL, set-group-id goes. */
-  #killSgid(fd: number): number {
+  /** Takes set-group-id off a file, if it has it. Returns 0 or -errno. */
+  protected killSgid(fd: number): number {
     const result = fstat(fd, this.stat.address);
     if (result < 0) return result;
     const mode = this.stat.view.getUint32(stat.st_mode, true);

@@ -208,7 +208,9 @@ onMounts("mounts that come and go", () => {
   test("are all of what the command line says, also if there is none at first", async () => {
     const options = ["--no-killpriv-v2", "--no-locks", "--writeback"];
     await using served = await Served.start({}, ...options);
-    await served.daemon.said(/FUSE 7\.\d+ with writeback cache, POSIX ACLs, readdirplus\n/);
+    await served.daemon.said(
+      /FUSE 7\.\d+ with (io_uring, )?writeback cache, POSIX ACLs, readdirplus\n/,
+    );
     await served.reload({ "/a": "one" });
     await served.daemon.said(/mounted \S+\/one at \/a\n/);
     expect(served.output("echo x >>a/file; echo y >>a/file; cat a/file")).toBe("x\ny\n");
