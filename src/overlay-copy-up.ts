@@ -330,7 +330,9 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     let fd = files.reopen(from, O_RDONLY | O_NOATIME);
     if (fd === -EPERM) fd = files.reopen(from, O_RDONLY);
     if (fd < 0) return fd;
-    const result = copyContents(fd, to, readU64(source.view, stat.st_size));
+    const { view } = source;
+    const size = readU64(view, stat.st_size);
+    const result = copyContents(fd, to, size, readU64(view, stat.st_blocks));
     close(fd);
     return result;
   }
