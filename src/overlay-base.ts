@@ -119,9 +119,13 @@ export abstract class OverlayBase extends FileSystem {
     return nodes.slot(record);
   }
 
-  /** Fills `entry` with an acquired or looked-up node. Returns 0 or -errno. */
-  protected enter(node: number, entry: EntryOut): number {
-    const result = this.statNode(node);
+  /**
+   * Fills `entry` with an acquired or looked-up node. `statSlot`: the slot whose struct stat is in
+   * `stat` already, 0 if none. Returns 0 or -errno.
+   */
+  protected enter(node: number, entry: EntryOut, statSlot = 0): number {
+    const isThere = statSlot !== 0 && statSlot === this.nodes.top(node);
+    const result = isThere ? 0 : this.statNode(node);
     if (result < 0) return result;
     entry.nodeid = node;
     entry.generation = this.nodes.generation(node);

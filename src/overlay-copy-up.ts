@@ -170,15 +170,42 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     else if (isFile && extent !== NO_DATA) result = this.#fillFrom(node, made);
     if (result >= 0) result = this.#dress(node, made, from, mode, layer, isMetacopy);
     if (result >= 0 && isFile && !isMetacopy && this.config.fsync) result = fsync(made);
-    const isIndexed = this.#isIndexed(mode);
+    if (result >= 0)
+      result = this.#place(node, made, hasName, from, layer, isMetacopy, parent, dirfd);
+    else if (hasName) this.removeTemporary(mode);
+    close(made);
+    return result;
+  }
+
+  /** Gives the finished copy its names, and the node the copy. Returns 0 or -errno. */
+  #place(
+    node: number,
+    made: number,
+    hasName: boolean,
+    from: number,
+    layer: number,
+    isMetacopy: boolean,
+    parent: number,
+    dirfd: number,
+  ): number {
+    const mode = source.view.getUint32(stat.st_mode, true);
     const links = source.view.getUint32(stat.st_nlink, true);
+    const isIndexed = this.#isIndexed(mode);
+    // What can fail comes first: a copy that has a name is there.
+    const slot = this.#enterCopy(made);
+    let result = Math.min(0, slot);
     if (result >= 0 && isIndexed) result = this.#publishIndexed(made, hasName, from, layer);
+    const isInIndex = result >= 0 && isIndexed;
     if (result >= 0 && dirfd >= 0)
       result = this.#publish(made, hasName && !isIndexed, parent, dirfd);
-    if (hasName && (result < 0 || (dirfd < 0 && !isIndexed))) this.removeTemporary(mode);
-    if (result >= 0) result = this.#enterUpper(node, made, isMetacopy, parent);
-    if (result >= 0 && isIndexed) this.#beginLinks(node, made, links);
-    close(made);
+    if (result < 0 && isInIndex) this.#removeFromIndex();
+    else if (hasName && !isInIndex && (result < 0 || dirfd < 0)) this.removeTemporary(mode);
+    if (result >= 0) {
+      this.#becomeUpper(node, slot, isMetacopy, parent);
+      if (isIndexed) this.#beginLinks(node, made, links);
+    } else if (slot >= 0) {
+      this.files.forgetSlot(slot);
+    }
     return result;
   }
 
@@ -218,6 +245,14 @@ export abstract class OverlayCopyUp extends OverlayLookup {
         : this.files.linkFd(made, dirfd, indexName.address);
     files.inodes.release(share.indexSlot);
     return result;
+  }
+
+  /** Takes back what `#publishIndexed` did. */
+  #removeFromIndex(): void {
+    const { inodes } = this.files;
+    const dirfd = inodes.acquire(this.share.indexSlot);
+    if (dirfd >= 0) unlinkat(dirfd, indexName.address, 0);
+    inodes.release(this.share.indexSlot);
   }
 
   #beginLinks(node: number, made: number, links: number): void {
@@ -425,29 +460,41 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     return result;
   }
 
-  #enterUpper(node: number, made: number, isMetacopy: boolean, parent: number): number {
+  /** The slot of a copy that is ready, or -errno. */
+  #enterCopy(made: number): number {
+    const { files } = this;
+    const fd = files.reopen(made, O_PATH | O_NOFOLLOW);
+    if (fd < 0) return fd;
+    fstat(fd, files.stat.address);
+    return files.slotOf(fd);
+  }
+
+  /** The node has `slot`, a copy that has got its name, as its upper part. */
+  #becomeUpper(node: number, slot: number, isMetacopy: boolean, parent: number): void {
     const { files, nodes } = this;
-    const path = files.reopen(made, O_PATH | O_NOFOLLOW);
-    if (path < 0) return path;
-    fstat(path, files.stat.address);
-    const mode = files.stat.view.getUint32(stat.st_mode, true);
-    const keeps = this.#keepsOrigin(mode);
-    const low = files.stat.i32[stat.st_ino >> 2]!;
-    const high = files.stat.i32[(stat.st_ino >> 2) + 1]!;
-    const slot = files.slotOf(path);
-    if (slot < 0) return slot;
-    if (!keeps) {
-      nodes.setIno(node, low, high ^ files.inodes.inoOffset(slot));
+    if (this.#keepsOrigin(nodes.type(node))) {
+      nodes.setFlags(node, NODE_ORIGIN);
+    } else {
+      this.#takeIno(node, slot);
       // What the kernel keeps of the directory has the old number.
       if (parent !== 0) files.tellListChanged(nodes.upper(parent));
     }
     if (isMetacopy) nodes.setFlags(node, NODE_METACOPY);
     else nodes.clearFlags(node, NODE_METACOPY);
-    if (keeps) nodes.setFlags(node, NODE_ORIGIN);
     nodes.setUpper(node, slot);
     // A copy has times of its own, and maybe another inode number.
     files.tellChanged(slot);
-    return 0;
+  }
+
+  /** The node gets the inode number of the slot. */
+  #takeIno(node: number, slot: number): void {
+    const { inodes } = this.files;
+    const fd = inodes.acquire(slot);
+    const isKnown = fd >= 0 && fstat(fd, this.stat.address) >= 0;
+    inodes.release(slot);
+    if (!isKnown) return;
+    this.foundIno(slot, this.stat);
+    this.nodes.setIno(node, this.found.inoLow, this.found.inoHigh);
   }
 
   /** The attributes are there already: copies the data to where they are. Under the node's lock. */

@@ -15,12 +15,13 @@ import {
   S_IFDIR,
   linux_dirent64,
 } from "./abi-linux.ts";
+import { isDotsAt, nameLengthAt } from "./dirents.ts";
 import { EBADF, ENOENT, ENOTDIR, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { MAX_WRITE } from "./limits.ts";
 import { cstring, map, smallMemory, type Address } from "./memory.ts";
 import { OverlayFiles } from "./overlay-files.ts";
-import { ABOVE_SHIFT, nameLengthAt, TYPE_MASK } from "./overlay-list.ts";
+import { ABOVE_SHIFT, TYPE_MASK } from "./overlay-list.ts";
 import { EntryName } from "./overlay-name.ts";
 import { DOT } from "./passthrough-base.ts";
 import type { DirectoryOut, OpenOut } from "./reply.ts";
@@ -171,12 +172,11 @@ export abstract class OverlayDirectories extends OverlayFiles {
 
   /** Adds the entry at `at` of the page; false if it does not fit any more. */
   #add(nodeid: number, at: number, out: DirectoryOut, plus: boolean): boolean {
-    const { bytes, view } = page;
+    const { view } = page;
     const name = at + NAME;
     const length = nameLengthAt(page, name);
     const type = view.getUint8(at + d_type);
-    const isDots =
-      bytes[name] === 0x2e && (length === 1 || (length === 2 && bytes[name + 1] === 0x2e));
+    const isDots = isDotsAt(page, name, length);
     if (!out.begin(length)) return false;
     const isUnknown =
       view.getUint32(at + d_ino, true) === 0 && view.getUint32(at + d_ino + 4, true) === 0;
@@ -189,7 +189,7 @@ export abstract class OverlayDirectories extends OverlayFiles {
         view.setInt32(at + d_ino, nodes.inoLow(node), true);
         view.setInt32(at + d_ino + 4, nodes.inoHigh(node), true);
         // An entry that failed has nodeid 0: it was not looked up.
-        if (plus) this.enterFound(node, out.entry);
+        if (plus) this.enterFound(node, out.entry, this.statSlot);
         else nodes.forget(node, 1);
       }
     }

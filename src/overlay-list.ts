@@ -21,6 +21,7 @@ import {
   linux_dirent64,
   stat,
 } from "./abi-linux.ts";
+import { isDotsAt, nameLengthAt } from "./dirents.ts";
 import { EPERM } from "./errno.ts";
 import { MAX_WRITE, OVERLAY_LIST_KEPT } from "./limits.ts";
 import { map, smallMemory, type Memory } from "./memory.ts";
@@ -284,7 +285,7 @@ export abstract class OverlayList extends OverlayProtection {
   ): void {
     const { list } = this;
     const length = nameLengthAt(scan, at + NAME);
-    if (isDots(at, length)) return;
+    if (isDotsAt(scan, at + NAME, length)) return;
     if (
       this.hidesPrefix &&
       entryName.setFrom(scan, at + NAME, length) &&
@@ -332,17 +333,3 @@ export abstract class OverlayList extends OverlayProtection {
 const entryList = new EntryList();
 const DOTS = smallMemory(8);
 DOTS.bytes.set([0x2e, 0x2e]);
-
-/** How long the name at `at` is, which a NUL ends. */
-export function nameLengthAt({ bytes }: Memory, at: number): number {
-  let length = 0;
-  while (bytes[at + length] !== 0) length++;
-  return length;
-}
-
-function isDots(at: number, length: number): boolean {
-  const { bytes } = scan;
-  return (
-    bytes[at + NAME] === 0x2e && (length === 1 || (length === 2 && bytes[at + NAME + 1] === 0x2e))
-  );
-}

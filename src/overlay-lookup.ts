@@ -77,6 +77,8 @@ export abstract class OverlayLookup extends OverlayBase {
   #marks = 0;
   #nlink = 0;
   #mode = 0;
+  /** The slot whose struct stat the last `find` has left in `stat`; 0 if none. */
+  protected statSlot = 0;
 
   override lookup(_context: Context, parent: number, name: Name, entry: EntryOut): number {
     if (!this.nodes.acquire(parent)) {
@@ -92,12 +94,15 @@ export abstract class OverlayLookup extends OverlayBase {
       entry.entryTimeout = this.config.timeout;
       return 0;
     }
-    return node < 0 ? node : this.enterFound(node, entry);
+    return node < 0 ? node : this.enterFound(node, entry, this.statSlot);
   }
 
-  /** Fills `entry` with a node that was just looked up; if that fails the lookup is taken back. */
-  protected enterFound(node: number, entry: EntryOut): number {
-    const result = this.enter(node, entry);
+  /**
+   * Fills `entry` with a node that was just looked up; if that fails the lookup is taken back.
+   * `statSlot` is as for `enter`.
+   */
+  protected enterFound(node: number, entry: EntryOut, statSlot = 0): number {
+    const result = this.enter(node, entry, statSlot);
     if (result < 0) {
       this.nodes.forget(node, 1);
       entry.nodeid = 0;
@@ -113,6 +118,7 @@ export abstract class OverlayLookup extends OverlayBase {
   #findDots(node: number, length: number): number {
     const parent = length === 1 || this.isRoot(node) ? node : this.nodes.nameOf(node, this.name);
     if (parent === 0) return -ESTALE;
+    this.statSlot = 0;
     this.nodes.again(parent);
     return parent;
   }
@@ -124,6 +130,7 @@ export abstract class OverlayLookup extends OverlayBase {
    */
   protected find(parent: number, name: EntryName, above = 0, listed = 0): number {
     const { nodes, found } = this;
+    this.statSlot = 0;
     for (;;) {
       const known = nodes.child(parent, name);
       if (known !== 0) return known;
@@ -344,6 +351,7 @@ export abstract class OverlayLookup extends OverlayBase {
     this.#nlink = memory.view.getUint32(stat.st_nlink, true);
     this.#slot = this.files.inodes.remember(fd, memory);
     if (this.#slot < 0) return this.#slot;
+    if (this.overrides === undefined) this.statSlot = this.#slot;
     return type === S_IFDIR ? DIRECTORY : FILE;
   }
 
@@ -407,6 +415,7 @@ export abstract class OverlayLookup extends OverlayBase {
     const length = upper < 0 ? upper : this.xattrs.read(upper, "origin");
     inodes.release(this.#slot);
     if (length <= 0) return;
+    this.statSlot = 0;
     const fd = this.origins.decode(this.xattrs.value, length, this.#mode, this.stat);
     if (fd < 0) return;
     const nlink = this.stat.view.getUint32(stat.st_nlink, true);

@@ -17,6 +17,7 @@ import {
   linux_dirent64,
   stat,
 } from "./abi-linux.ts";
+import { isDotsAt, nameLengthAt } from "./dirents.ts";
 import { EISDIR, ENAMETOOLONG, ENOTDIR, ENOTEMPTY, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { PAGE_SIZE, map, smallMemory, type Address, type Memory } from "./memory.ts";
@@ -208,10 +209,7 @@ export function removeTree(dirfd: number, name: Address): number {
     let isGone = 0;
     for (let at = 0; at < read; at += entries.view.getUint16(at + linux_dirent64.d_reclen, true)) {
       const entry = at + LINUX_DIRENT64_NAME;
-      const isDots =
-        entries.bytes[entry] === 0x2e &&
-        (entries.bytes[entry + 1] === 0 ||
-          (entries.bytes[entry + 1] === 0x2e && entries.bytes[entry + 2] === 0));
+      const isDots = isDotsAt(entries, entry, nameLengthAt(entries, entry));
       if (!isDots && removeTree(fd, entries.address + entry) >= 0) isGone++;
     }
     if (isGone === 0) break;

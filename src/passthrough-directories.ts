@@ -13,6 +13,7 @@ import {
   linux_dirent64,
   stat,
 } from "./abi-linux.ts";
+import { isDotsAt, nameLengthAt } from "./dirents.ts";
 import { EBADF, EINVAL, ENOENT, ENOSYS, ENOTDIR } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { MAX_WRITE } from "./limits.ts";
@@ -189,12 +190,10 @@ export abstract class PassthroughDirectories extends PassthroughFiles {
   /** Adds the entry at `at` of the buffer; -1 if it does not fit any more. */
   #add(nodeid: number, dirfd: number, at: number, out: DirectoryOut, plus: boolean): number {
     const entries = this.#entries;
-    const { bytes, view, address } = entries;
+    const { view, address } = entries;
     const name = at + LINUX_DIRENT64_NAME;
-    let length = 0;
-    while (bytes[name + length] !== 0) length++;
-    const dots =
-      bytes[name] === 0x2e && (length === 1 || (length === 2 && bytes[name + 1] === 0x2e));
+    const length = nameLengthAt(entries, name);
+    const dots = isDotsAt(entries, name, length);
     if (!out.begin(length)) return -1;
     if (dots && nodeid === FUSE_ROOT_ID && length === 2) this.#showRoot(at);
     if (plus && !dots) {

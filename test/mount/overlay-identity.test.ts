@@ -210,6 +210,21 @@ describe.skipIf(whyNoOverlays !== undefined)("hard links in a lower layer", () =
     await compare(disk, { make: MAKE_LINKS, options: ["index=off"], script });
   });
 
+  test("are as they were when a copy can't get its name, and are copied the next time", async () => {
+    const make = `${MAKE_LINKS}; chmod 755 l1/d; setfattr -n user.a -v b l1/d`;
+    const look = "stat -c '%n %h %a' a b d/c";
+    const script = async (stage: Stage): Promise<string> => {
+      await stage.do("touch d/new");
+      await stage.run("chattr +i u/d");
+      const failed = await stage
+        .do(`chmod 600 d/c && echo done || echo failed; ${look}`)
+        .finally(() => stage.run("chattr -i u/d"));
+      expect(failed).toStartWith("failed\n");
+      return failed + (await stage.do(`chmod 600 d/c; ${look}`));
+    };
+    await compare(disk, { make, options: ["index=on"], script });
+  });
+
   test("have the number of links in every kind of stat(2)", async () => {
     await using stage = await Stage.start(disk, MAKE_LINKS);
     await stage.mount(["index=on"]);
