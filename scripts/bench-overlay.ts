@@ -151,7 +151,7 @@ const rate = (bench: Bench, target: Target, name: string, jobs: readonly Job[]):
     return { value: operations / seconds, unit: "/s", operations };
   });
 
-const WARM_UP_FILES = 1000;
+const WARM_UP_FILES = 8000;
 
 // --- Copying up
 

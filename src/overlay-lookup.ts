@@ -328,6 +328,7 @@ export abstract class OverlayLookup extends OverlayBase {
     leads: boolean,
   ): number {
     const { stat: memory } = this;
+    this.statSlot = 0;
     fstat(fd, memory.address);
     const mode = memory.view.getUint32(stat.st_mode, true);
     const type = mode & S_IFMT;

@@ -39,6 +39,12 @@ describe.skipIf(whyNoOverlays !== undefined)("a whiteout", () => {
     expect(printed).toBe("c\nd\nl1\ny\nnone\n");
   });
 
+  test("below a directory is not what is seen of it", async () => {
+    const make = "mkdir -m 2700 u/d u/e l1/e; mknod l1/d c 0 0; mknod l2/d c 0 0; mknod l2/e c 0 0";
+    const script = "stat -c '%n %F %a' d e; ls -l; stat -c '%n %F %a' d e";
+    expect(await compare(disk, { make, script })).toContain("d directory 2700\n");
+  });
+
   test("that is a file with an attribute does so in a directory that is marked", async () => {
     const make = `
       ${files("l2", "d/a", "d/b", "d/full")}
