@@ -1,10 +1,10 @@
 // What all operations of the overlay rest on: the shared state, the scratch memory of this worker,
 // and how a node becomes an entry or an attribute of a reply.
 //
-// The operations are in overlay-lookup.ts, overlay-copy-up.ts, overlay-protection.ts,
-// overlay-list.ts, overlay-make.ts, overlay-remove.ts, overlay-rename.ts, overlay-attributes.ts,
-// overlay-files.ts and overlay-directories.ts, each a class that extends the one before; overlay.ts
-// is the whole.
+// The operations are in overlay-lookup.ts, overlay-work.ts, overlay-index.ts, overlay-copy-up.ts,
+// overlay-protection.ts, overlay-list.ts, overlay-make.ts, overlay-remove.ts, overlay-rename.ts,
+// overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a class that extends the
+// one before; overlay.ts is the whole.
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";

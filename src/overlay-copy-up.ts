@@ -7,9 +7,7 @@
 
 import {
   AT_EMPTY_PATH,
-  AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
-  O_CLOEXEC,
   O_CREAT,
   O_EXCL,
   O_NOATIME,
@@ -27,21 +25,14 @@ import {
   stat,
   timespec,
 } from "./abi-linux.ts";
-import { ENOSPC, EOPNOTSUPP, EPERM, EROFS, EXDEV } from "./errno.ts";
+import { ENOSPC, EOPNOTSUPP, EPERM, EROFS } from "./errno.ts";
 import { SYMLINK_TARGET_MAX } from "./limits.ts";
 import { log } from "./log.ts";
-import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
+import { cstring, smallMemory, type Memory } from "./memory.ts";
 import { copyContents } from "./overlay-contents.ts";
-import { OPAQUE_FILE, OverlayLookup } from "./overlay-lookup.ts";
+import { OverlayIndex } from "./overlay-index.ts";
 import { EntryName } from "./overlay-name.ts";
-import {
-  NODE_IMPURE,
-  NODE_INDEXED,
-  NODE_METACOPY,
-  NODE_ORIGIN,
-  NODE_PROTECTED,
-} from "./overlay-node-record.ts";
-import { indexNameOf } from "./overlay-origin.ts";
+import { NODE_METACOPY, NODE_ORIGIN, NODE_PROTECTED } from "./overlay-node-record.ts";
 import { hostProtection, storeProtection } from "./overlay-protattr.ts";
 import { DOT, EMPTY } from "./passthrough-base.ts";
 import { copyU64, readU64 } from "./request.ts";
@@ -55,17 +46,14 @@ import {
   getxattr,
   mkdirat,
   mknodat,
-  newfstatat,
   readlinkat,
   renameat2,
   setxattr,
   symlinkat,
   ftruncate,
-  unlinkat,
   utimensat,
 } from "./syscall.ts";
 
-const YES = cstring("y");
 const CAPABILITY = cstring("security.capability");
 
 // Scratch memory of the thread, for all overlays that it serves.
@@ -75,8 +63,6 @@ const parentTimes = smallMemory(2 * timespec.sizeof);
 const capability = smallMemory(64);
 const target = smallMemory(SYMLINK_TARGET_MAX + 1);
 const copyName = new EntryName();
-const temporaryName = new EntryName();
-const indexName = new EntryName();
 
 /** How much of a file is copied up. */
 export type Extent = 0 | 1 | 2;
@@ -87,7 +73,7 @@ export const DATA = 1;
 /** All but the data, which is about to be cut off. */
 export const NO_DATA = 2;
 
-export abstract class OverlayCopyUp extends OverlayLookup {
+export abstract class OverlayCopyUp extends OverlayIndex {
   /** Whether the work directory's file system has files without names; found out at the first. */
   #hasTmpfile = true;
 
@@ -190,125 +176,23 @@ export abstract class OverlayCopyUp extends OverlayLookup {
   ): number {
     const mode = source.view.getUint32(stat.st_mode, true);
     const links = source.view.getUint32(stat.st_nlink, true);
-    const isIndexed = this.#isIndexed(mode);
+    const isIndexed = this.getsIndexed(mode, links);
     // What can fail comes first: a copy that has a name is there.
     const slot = this.#enterCopy(made);
     let result = Math.min(0, slot);
-    if (result >= 0 && isIndexed) result = this.#publishIndexed(made, hasName, from, layer);
+    if (result >= 0 && isIndexed) result = this.publishIndexed(made, hasName, from, layer);
     const isInIndex = result >= 0 && isIndexed;
     if (result >= 0 && dirfd >= 0)
       result = this.#publish(made, hasName && !isIndexed, parent, dirfd);
-    if (result < 0 && isInIndex) this.#removeFromIndex();
+    if (result < 0 && isInIndex) this.removeFromIndex();
     else if (hasName && !isInIndex && (result < 0 || dirfd < 0)) this.removeTemporary(mode);
     if (result >= 0) {
       this.#becomeUpper(node, slot, isMetacopy, parent);
-      if (isIndexed) this.#beginLinks(node, made, links);
+      if (isIndexed) this.beginLinks(node, made, links);
     } else if (slot >= 0) {
       this.files.forgetSlot(slot);
     }
     return result;
-  }
-
-  /** Whether a lower file, whose struct stat is `source`, gets a place in the index. */
-  #isIndexed(mode: number): boolean {
-    const links = source.view.getUint32(stat.st_nlink, true);
-    return this.share.indexSlot !== 0 && (mode & S_IFMT) !== S_IFDIR && links > 1;
-  }
-
-  /** Whether a node is a lower file that gets a place in the index when it is copied up. */
-  protected isLinkedBelow(node: number): boolean {
-    const { nodes, files, share } = this;
-    if (share.indexSlot === 0 || nodes.upper(node) !== 0 || nodes.type(node) === S_IFDIR)
-      return false;
-    const slot = nodes.top(node);
-    const fd = files.inodes.acquire(slot);
-    const isKnown = fd >= 0 && fstat(fd, this.stat.address) >= 0;
-    files.inodes.release(slot);
-    return isKnown && this.stat.view.getUint32(stat.st_nlink, true) > 1;
-  }
-
-  /**
-   * Gives the finished copy its name in the index, by which the lower file's other names lead to
-   * it.
-   */
-  #publishIndexed(made: number, hasName: boolean, from: number, layer: number): number {
-    const { files, share } = this;
-    const length = this.origins.encode(from, layer);
-    if (length === 0 || !indexName.setText(this.origins.name(length))) return -EXDEV;
-    // Until all of its names are there, the lower file's links count.
-    let result = this.xattrs.writeText(made, "nlink", "L+0");
-    const dirfd = files.inodes.acquire(share.indexSlot);
-    if (result >= 0) result = dirfd;
-    if (result >= 0)
-      result = hasName
-        ? renameat2(share.workFd, temporaryName.address, dirfd, indexName.address, RENAME_NOREPLACE)
-        : this.files.linkFd(made, dirfd, indexName.address);
-    files.inodes.release(share.indexSlot);
-    return result;
-  }
-
-  /** Takes back what `#publishIndexed` did. */
-  #removeFromIndex(): void {
-    const { inodes } = this.files;
-    const dirfd = inodes.acquire(this.share.indexSlot);
-    if (dirfd >= 0) unlinkat(dirfd, indexName.address, 0);
-    inodes.release(this.share.indexSlot);
-  }
-
-  #beginLinks(node: number, made: number, links: number): void {
-    this.nodes.setFlags(node, NODE_INDEXED);
-    if (fstat(made, this.stat.address) < 0) return;
-    this.#keepLinks(node, made, links - this.stat.view.getUint32(stat.st_nlink, true));
-  }
-
-  /** How many more links the inode has than the upper one, which is `fd`. */
-  #keepLinks(node: number, fd: number, links: number): void {
-    this.nodes.setLinks(node, links);
-    this.xattrs.writeText(fd, "nlink", `U${links < 0 ? "" : "+"}${links}`);
-  }
-
-  /**
-   * Under the node's lock: an inode of the index, known by a name that only a lower directory has,
-   * gets that name in the upper directory `dirfd`. Returns 0 or -errno.
-   */
-  protected linkUp(node: number, parent: number, dirfd: number, name: EntryName): number {
-    if (!(this.nodes.flags(node) & NODE_INDEXED)) return 0;
-    if (newfstatat(dirfd, name.address, this.stat.address, AT_SYMLINK_NOFOLLOW) >= 0) return 0;
-    const { inodes } = this.files;
-    const upper = this.nodes.upper(node);
-    const fd = inodes.acquire(upper);
-    let result = fd < 0 ? fd : this.markImpure(parent, dirfd);
-    if (result >= 0) result = this.files.linkFd(fd, dirfd, name.address);
-    if (result >= 0) this.#keepLinks(node, fd, this.nodes.links(node) - 1);
-    if (result >= 0) this.files.tellChanged(upper);
-    inodes.release(upper);
-    return result;
-  }
-
-  /**
-   * Under the node's lock: an inode of the index has lost a name; with the last it leaves the
-   * index.
-   */
-  protected unlinked(node: number): void {
-    const { nodes, files } = this;
-    if (!(nodes.flags(node) & NODE_INDEXED)) return;
-    const upper = nodes.upper(node);
-    const fd = files.inodes.acquire(upper);
-    const isKnown = fd >= 0 && fstat(fd, this.stat.address) >= 0;
-    const links = this.stat.view.getUint32(stat.st_nlink, true) + nodes.links(node);
-    if (isKnown && links <= 0) this.#leaveIndex(node, fd);
-    files.inodes.release(upper);
-  }
-
-  #leaveIndex(node: number, fd: number): void {
-    const { inodes } = this.files;
-    const length = this.xattrs.read(fd, "origin");
-    if (length <= 0) return;
-    if (!indexName.setText(indexNameOf(this.xattrs.value, length))) return;
-    const dirfd = inodes.acquire(this.share.indexSlot);
-    if (dirfd >= 0 && unlinkat(dirfd, indexName.address, 0) >= 0)
-      this.nodes.setLinks(node, this.nodes.links(node) + 1);
-    inodes.release(this.share.indexSlot);
   }
 
   #leavesData(): boolean {
@@ -448,7 +332,13 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     if (hasTimes) keepTimes(this.stat, parentTimes);
     const name = copyName.address;
     if (hasName)
-      result = renameat2(this.share.workFd, temporaryName.address, dirfd, name, RENAME_NOREPLACE);
+      result = renameat2(
+        this.share.workFd,
+        this.temporaryName.address,
+        dirfd,
+        name,
+        RENAME_NOREPLACE,
+      );
     else result = this.files.linkFd(made, dirfd, name);
     // Copying a file up is no change of its directory.
     if (result >= 0 && hasTimes) {
@@ -527,42 +417,6 @@ export abstract class OverlayCopyUp extends OverlayLookup {
     files.inodes.release(upper);
     files.inodes.release(data);
     return result;
-  }
-
-  // --- The work directory ---
-
-  /** A name that nothing in the work directory has, also in `temporaryName`. */
-  protected temporary(): Address {
-    temporaryName.setText(`#${this.nodes.temporary().toString(16)}`);
-    return temporaryName.address;
-  }
-
-  /** The last temporary name. */
-  protected get temporaryName(): EntryName {
-    return temporaryName;
-  }
-
-  /** Removes what was made under the last temporary name. */
-  protected removeTemporary(mode: number): void {
-    const flags = (mode & S_IFMT) === S_IFDIR ? AT_REMOVEDIR : 0;
-    unlinkat(this.share.workFd, temporaryName.address, flags);
-  }
-
-  /** The upper directory `dirfd` of a node has something that was copied up. */
-  protected markImpure(node: number, dirfd: number): number {
-    if (!this.share.hasXattrs || this.nodes.flags(node) & NODE_IMPURE) return 0;
-    const result = this.xattrs.write(dirfd, "impure", YES.address, 1);
-    if (result >= 0) this.nodes.setFlags(node, NODE_IMPURE);
-    return result;
-  }
-
-  /** The upper directory `dirfd` hides all below it. */
-  protected setOpaque(dirfd: number): number {
-    if (this.share.hasXattrs) return this.xattrs.write(dirfd, "opaque", YES.address, 1);
-    const flags = O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
-    const fd = this.files.openAt(dirfd, OPAQUE_FILE.address, flags, 0o600);
-    if (fd < 0) return fd;
-    return close(fd);
   }
 }
 
