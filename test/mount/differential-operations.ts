@@ -7,7 +7,7 @@
 // just EBADF.
 
 import * as abi from "../../src/abi-linux.ts";
-import { ENOENT } from "../../src/errno.ts";
+import { EACCES, ENOENT } from "../../src/errno.ts";
 import { geteuid } from "../../src/syscall.ts";
 import * as c from "./calls.ts";
 import { acl, ACL_ACCESS, ACL_DEFAULT, alice, bob, pattern, STAFF } from "./posix-place.ts";
@@ -201,7 +201,9 @@ function list(fd: number, directory: string): unknown {
   return entries
     .map(({ name, ino, type }) => {
       const found = c.lstat(`${directory}/${name}`);
-      if (found === -ENOENT) return `${name}${LISTED_ONLY}`;
+      // What lies in a directory without the right to search is a whiteout if it is a device.
+      const isUnseen = found === -EACCES && type === abi.DT_CHR;
+      if (found === -ENOENT || isUnseen) return `${name}${LISTED_ONLY}`;
       // The parent of the directory under test is another on both sides.
       const same = name === ".." || typeof found === "number" ? "" : found.ino === ino;
       return `${name} ${type} ${same}`;

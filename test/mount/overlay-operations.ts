@@ -169,15 +169,13 @@ function theirs(name: string): Row {
 }
 
 /**
- * An operation on a slot that is left out for what is no directory and has no name any more: the
- * kernel's copy-up gives it a name again, or fails if another file has that.
+ * An operation on a slot that is left out for what has no name any more: the kernel's copy-up gives
+ * it a name again, or fails if something else has that, a whiteout for instance.
  */
 function withoutGoneNodes(name: string): Row {
   const { run, ...rest } = theirs(name);
   const isGoneNode = (fd: number): boolean => {
-    const found = c.fstat(fd);
-    if (typeof found === "number") return false;
-    if ((found.mode & abi.S_IFMT) === abi.S_IFDIR) return false;
+    if (fd < 0) return false;
     // Its number of links is that of the lower layer.
     return String(c.readlink(`/proc/self/fd/${fd}`)).endsWith(" (deleted)");
   };
