@@ -58,6 +58,8 @@ export abstract class OverlayRemove extends OverlayMake {
     if (result >= 0 && !this.name.set(name)) result = -ENAMETOOLONG;
     const node = result < 0 ? result : this.find(parent, this.name);
     let directory = node < 0 ? node : this.mayRemove(parent, node);
+    // Nothing is copied up for what fails.
+    if (directory >= 0 && nodes.upper(parent) === 0) directory = this.#mayGo(node, isDirectory);
     if (directory >= 0) directory = this.copyUp(parent);
     if (directory > 0) {
       // Whose other names stay is told how many they are.
@@ -77,14 +79,20 @@ export abstract class OverlayRemove extends OverlayMake {
     return result;
   }
 
+  /** Whether the node is of the type that is to be removed, and empty. Returns 0 or -errno. */
+  #mayGo(node: number, isDirectory: boolean): number {
+    if ((this.nodes.type(node) === S_IFDIR) !== isDirectory)
+      return isDirectory ? -ENOTDIR : -EISDIR;
+    if (!isDirectory) return 0;
+    const empty = this.isEmpty(node);
+    return empty === 0 ? -ENOTEMPTY : Math.min(0, empty);
+  }
+
   /** Under the node's lock. */
   #removeNode(parent: number, directory: number, node: number, isDirectory: boolean): number {
     const { nodes, files } = this;
-    if ((nodes.type(node) === S_IFDIR) !== isDirectory) return isDirectory ? -ENOTDIR : -EISDIR;
-    if (isDirectory) {
-      const empty = this.isEmpty(node);
-      if (empty <= 0) return empty < 0 ? empty : -ENOTEMPTY;
-    }
+    const allowed = this.#mayGo(node, isDirectory);
+    if (allowed < 0) return allowed;
     const upper = nodes.upper(node);
     const hasLower = upper === 0 ? 1 : this.hasLower(parent, this.name);
     if (hasLower < 0) return hasLower;

@@ -212,6 +212,18 @@ describe.skipIf(whyNoOverlays !== undefined)("a copy", () => {
   });
 });
 
+describe.skipIf(whyNoOverlays !== undefined)("nothing is copied up", () => {
+  test("for a directory that can't be removed, since it is not empty", async () => {
+    const make = "mkdir -p l2/d/full/inner l2/d/empty l1/d/full";
+    const script = async (stage: Stage): Promise<string> => {
+      const failed = await stage.do("rmdir d/full 2>&1 || true");
+      expect(await stage.run("ls u")).toBe("");
+      return failed + (await stage.do("rmdir d/empty")) + (await stage.run("find u | sort"));
+    };
+    expect(await compare(disk, { make, script })).toContain("Directory not empty");
+  });
+});
+
 describe.skipIf(whyNoOverlays !== undefined)("what is made over a whiteout", () => {
   test("takes group, default ACL and mode from its directory, as elsewhere", async () => {
     const make = `
