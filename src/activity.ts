@@ -6,9 +6,8 @@
 // waits for RELEASE, and what it releases must be free for whoever asks next. See `settle`.
 
 import { readFileSync } from "node:fs";
-import { timespec } from "./abi-linux.ts";
 import { SETTLE_QUEUED, SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
-import { smallMemory, type Memory } from "./memory.ts";
+import type { Memory } from "./memory.ts";
 import type { SharedLayout } from "./shared-table.ts";
 import { gettid, ppoll } from "./syscall.ts";
 
@@ -17,8 +16,6 @@ const STRIDE_WORDS = 16;
 // What else is in a worker's line: the number of its thread, and whether it waits for the others.
 const THREAD = 1;
 const SETTLING = 2;
-// How many requests it may have before it that it knows nothing of yet.
-const QUEUED = 3;
 
 export class Activity {
   readonly #words: Int32Array;
@@ -26,7 +23,6 @@ export class Activity {
   readonly #own: number;
   /** What the counters were when they were last looked at. */
   readonly #seen = new Int32Array(WORKERS_MAX);
-  readonly #step = smallMemory(timespec.sizeof);
 
   static area(layout: SharedLayout): number {
     return layout.area("activity", WORKERS_MAX * STRIDE_WORDS * 4);
@@ -37,20 +33,15 @@ export class Activity {
     this.#words = memory.i32;
     this.#first = offset >> 2;
     this.#own = worker;
-    this.#step.view.setUint32(timespec.tv_nsec, SETTLE_STEP_US * 1000, true);
   }
 
   #at(worker: number): number {
     return this.#first + worker * STRIDE_WORDS;
   }
 
-  /**
-   * To be called on the worker's own thread before it serves. `hasQueue`: requests are queued for
-   * this worker alone, and not read by whoever has time.
-   */
-  enter(hasQueue = false): void {
+  /** To be called on the worker's own thread before it serves. */
+  enter(): void {
     this.#words[this.#at(this.#own) + THREAD] = gettid();
-    this.#words[this.#at(this.#own) + QUEUED] = hasQueue ? SETTLE_QUEUED : 0;
   }
 
   /** The worker has got a request. */
@@ -64,7 +55,7 @@ export class Activity {
   }
 
   /**
-   * Waits until every request that another worker had in hand is done, some milliseconds at most.
+   * Waits until every request that the kernel had sent before is done, some milliseconds at most.
    * For the case that something is still taken that may just be given back.
    */
   settle(): void {
@@ -72,28 +63,25 @@ export class Activity {
       this.#seen[worker] = Atomics.load(this.#words, this.#at(worker));
     // Two that wait are not to wait for each other.
     Atomics.store(this.#words, this.#at(this.#own) + SETTLING, 1);
-    for (let step = 0; step < SETTLE_STEPS && this.#isBusy(); step++) this.#pause();
+    for (let step = 0; step < SETTLE_STEPS && this.#isBusy(); step++) ppoll(0, 0, SETTLE_STEP_US);
     Atomics.store(this.#words, this.#at(this.#own) + SETTLING, 0);
   }
 
-  /** Whether another worker still has requests in hand that it had when `#seen` was taken. */
+  /** Whether another worker may still have requests to do from when `#seen` was taken. */
   #isBusy(): boolean {
     for (let worker = 0; worker < WORKERS_MAX; worker++) {
       const at = this.#at(worker);
       const thread = this.#words[at + THREAD]!;
       if (thread === 0 || worker === this.#own) continue;
+      const now = Atomics.load(this.#words, at);
       // Both ends of a request count.
-      const done = Atomics.load(this.#words, at) - this.#seen[worker]!;
-      if ((done | 0) > 2 * this.#words[at + QUEUED]!) continue;
+      if (((now - this.#seen[worker]!) | 0) > 2 * SETTLE_QUEUED) continue;
       if (Atomics.load(this.#words, at + SETTLING) !== 0) continue;
-      // A worker that has read a request, but has not come to say so, does not sleep.
-      if ((done + this.#seen[worker]!) & 1 || !isAsleep(thread)) return true;
+      // A worker that has read a request, but has not come to say so, does not sleep; nor does one
+      // that is about to read the next.
+      if (now & 1 || !isAsleep(thread)) return true;
     }
     return false;
-  }
-
-  #pause(): void {
-    ppoll(0, 0, this.#step.address, 0, 0);
   }
 
   /**

@@ -136,7 +136,7 @@ export const STUCK_CHECK_MS = 250;
 /** How long is waited for requests that other workers have in hand: so many times so long. */
 export const SETTLE_STEPS = 200;
 export const SETTLE_STEP_US = 100;
-/** How many requests may be queued before a worker that has a ring. */
+/** How many requests a worker may do before those: the ring has a queue, and FORGETs come late. */
 export const SETTLE_QUEUED = 16;
 
 /**
@@ -145,8 +145,9 @@ export const SETTLE_QUEUED = 16;
 export const IDLE_TURN_MS = 10;
 export const BUSY_TURN_MS = 5;
 
-/** How long is waited for a mount to be dead whose daemon has just died: so many milliseconds. */
+/** How long is waited for a mount to be dead whose daemon has just died: so many times so long. */
 export const DYING_STEPS = 1000;
+export const DYING_STEP_US = 1000;
 
 /** A second signal sooner than this is part of the first: both come when a terminal closes. */
 export const SIGNAL_AGAIN_MS = 1000;

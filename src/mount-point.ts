@@ -12,10 +12,9 @@ import {
   S_IFDIR,
   S_IFMT,
   statx,
-  timespec,
 } from "./abi-linux.ts";
 import { EACCES, ECANCELED, ECONNABORTED, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
-import { DYING_STEPS } from "./limits.ts";
+import { DYING_STEP_US, DYING_STEPS } from "./limits.ts";
 import { cstring, passingString, smallMemory, type Address } from "./memory.ts";
 import { isFuse, readMountinfo, readProc, readProcLink, type MountEntry } from "./mount-info.ts";
 import { MountError } from "./mount-options.ts";
@@ -45,8 +44,6 @@ export type Mountpoint =
   | { readonly kind: "dead"; readonly entry: MountEntry };
 
 const AT_STATX_FORCE_SYNC = 0x2000;
-const dyingStep = smallMemory(timespec.sizeof);
-dyingStep.view.setUint32(timespec.tv_nsec, 1_000_000, true);
 const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_TYPE = 1;
 const statxBuffer = smallMemory(statx.sizeof);
@@ -132,7 +129,7 @@ function typeAt(dirfd: number, path: Address, flags: number): number {
     const error = statxAt(dirfd, path, flags, STATX_TYPE, statxBuffer.address);
     const isDying = error === -ECONNABORTED || error === -ECANCELED;
     if (!isDying || step === DYING_STEPS) return error;
-    ppoll(0, 0, dyingStep.address, 0, 0);
+    ppoll(0, 0, DYING_STEP_US);
   }
 }
 

@@ -3,7 +3,7 @@
 // several threads.
 
 import { write } from "node:fs";
-import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, pollfd, timespec } from "./abi-linux.ts";
+import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, pollfd } from "./abi-linux.ts";
 import { EIO, ENOTCONN, errnoMessage } from "./errno.ts";
 import type { FileSystem } from "./filesystem.ts";
 import { BUSY_TURN_MS, IDLE_TURN_MS } from "./limits.ts";
@@ -129,8 +129,6 @@ async function pump(device: number, channel: Channel): Promise<void> {
   const poll = smallMemory(pollfd.sizeof);
   poll.view.setInt32(pollfd.fd, device, true);
   poll.view.setUint16(pollfd.events, POLLIN, true);
-  const timeout = smallMemory(timespec.sizeof);
-  timeout.view.setUint32(timespec.tv_nsec, IDLE_TURN_MS * 1e6, true);
   for (;;) {
     const until = performance.now() + BUSY_TURN_MS;
     let state: number;
@@ -138,7 +136,7 @@ async function pump(device: number, channel: Channel): Promise<void> {
     while (state !== IDLE && state !== GONE && performance.now() < until);
     if (state === GONE) return;
     // A signal ends the wait, so that its handler runs at once.
-    if (state === IDLE) ppoll(poll.address, 1, timeout.address, 0, 0);
+    if (state === IDLE) ppoll(poll.address, 1, IDLE_TURN_MS * 1000);
     await new Promise((resolve) => setImmediate(resolve));
   }
 }

@@ -279,8 +279,8 @@ export abstract class PassthroughAttributes extends PassthroughNames {
     if (fd >= 0) {
       const { address, length } = value;
       result = setxattr(this.proc.path(fd), name.address, address, length, flags);
-      // The caller is not in the file's group. The kernel says it of default ACLs too, which have no
-      // part in the mode.
+      // The caller is not in the file's group. The kernel says it of default ACLs too, which have
+      // no part in the mode.
       const kills = (extraFlags & FUSE_SETXATTR_ACL_KILL_SGID) !== 0 && name.is(ACCESS_ACL);
       if (result >= 0 && kills) result = this.killSgid(fd);
     }

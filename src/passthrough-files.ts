@@ -44,7 +44,6 @@ import {
   fsxattr,
   pollfd,
   stat,
-  timespec,
 } from "./abi-linux.ts";
 import {
   EAGAIN,
@@ -92,7 +91,6 @@ import {
 // Scratch memory of the thread, for all file systems that it serves.
 const offsets = smallMemory(16);
 const pollScratch = smallMemory(pollfd.sizeof);
-const noTime = smallMemory(timespec.sizeof);
 const ioctlScratch = smallMemory(64);
 
 /** Flags of an open file that can be changed, and that say how it is read and written. */
@@ -103,7 +101,6 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
   #notifier: Notifier | undefined;
   readonly #offsets = offsets;
   readonly #poll = pollScratch;
-  readonly #noTime = noTime;
   readonly #ioctl = ioctlScratch;
   /** Whether closing a descriptor can report an error that the caller must hear of. */
   protected closeReports = true;
@@ -665,7 +662,7 @@ export abstract class PassthroughFiles extends PassthroughAttributes {
     view.setInt32(pollfd.fd, fd, true);
     view.setUint16(pollfd.events, events, true);
     view.setUint16(pollfd.revents, 0, true);
-    const result = ppoll(address, 1, this.#noTime.address, 0, 0);
+    const result = ppoll(address, 1, 0);
     this.#done(fh, fd);
     return result < 0 ? result : view.getUint16(pollfd.revents, true);
   }

@@ -112,7 +112,7 @@ export class UringChannel {
     this.#cpus = cpus;
     this.#nudge = makeNudge();
     this.#activity = options.activity;
-    this.#activity?.enter(true);
+    this.#activity?.enter();
     this.#server = new Server(fs, connection, request, reply, device, options);
     this.#readAnswers();
     for (const queue of queues) this.#register(queue);

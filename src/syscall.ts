@@ -6,7 +6,8 @@
 // argument check: pass integers, addresses as numbers, 64-bit values below 2**53.
 
 import { FFIType, linkSymbols, type Pointer } from "bun:ffi";
-import { makeExecutable, map, PAGE_SIZE, type Address } from "./memory.ts";
+import { timespec } from "./abi-linux.ts";
+import { makeExecutable, map, PAGE_SIZE, smallMemory, type Address } from "./memory.ts";
 
 // prettier-ignore
 const X64 = {
@@ -84,6 +85,8 @@ function makeStub(): Pointer {
 }
 
 const ptr = makeStub();
+
+const pollTimeout = smallMemory(timespec.sizeof);
 
 // The first `i32` of each is the number of the call.
 // prettier-ignore
@@ -270,13 +273,15 @@ export const fcntl = (fd: number, command: number, argument: number): number =>
 export const flock = (fd: number, operation: number): number => raw.flock(NR.flock, fd, operation);
 export const ioctl = (fd: number, request: number, argument: number): number =>
   raw.ioctl(NR.ioctl, fd, request, argument);
-export const ppoll = (
-  fds: Address,
-  count: number,
-  timeout: Address,
-  sigmask: Address,
-  sigsetsize: number,
-): number => raw.ppoll(NR.ppoll, fds, count, timeout, sigmask, sigsetsize);
+/** ppoll(2) with all signals as they are; waits for at most so many microseconds. */
+export function ppoll(fds: Address, count: number, timeoutUs: number): number {
+  // The kernel takes off it what has passed, so that it is to be set each time.
+  const { address, view } = pollTimeout;
+  const seconds = Math.floor(timeoutUs / 1e6);
+  view.setUint32(timespec.tv_sec, seconds, true);
+  view.setUint32(timespec.tv_nsec, (timeoutUs - seconds * 1e6) * 1000, true);
+  return raw.ppoll(NR.ppoll, fds, count, address, 0, 0);
+}
 export const setxattr = (
   path: Address,
   name: Address,

@@ -43,6 +43,7 @@ const LAYERS: readonly (readonly RegExp[])[] = [
   [/^(lock|uring)$/],
   [/^syscall$/],
   [/^limits$/],
+  [/^dirents$/],
   [/^memory$/],
   [/^abi-.+$/],
   [/^(struct|errno|assert)$/],

@@ -2,6 +2,7 @@
 // lies.
 
 import { parentPort, workerData } from "node:worker_threads";
+import { Activity } from "../src/activity.ts";
 import { Lock } from "../src/lock.ts";
 import { Memory } from "../src/memory.ts";
 import { RecordTable } from "../src/shared-table.ts";
@@ -36,8 +37,20 @@ interface PinTask {
   readonly buried: number;
 }
 
+/**
+ * Serves a request for each new number in `sent`: says so only a while after, as if it came from
+ * reading it, and leaves the number in `served` at its end. Ends after number `rounds`.
+ */
+interface ServeTask {
+  readonly name: "serve";
+  readonly activity: number;
+  readonly sent: number;
+  readonly served: number;
+  readonly rounds: number;
+}
+
 export type SharedTask = { readonly address: number; readonly size: number } & (
-  CountTask | TakeTask | PinTask
+  CountTask | TakeTask | PinTask | ServeTask
 );
 
 /** Does a task on a thread of its own. `started` and `done` resolve when it was begun and ended. */
@@ -54,6 +67,7 @@ function perform(task: SharedTask): void {
   const memory = new Memory(task.address, task.size);
   const words = memory.i32;
   if (task.name === "pin") return pin(memory, task);
+  if (task.name === "serve") return serve(memory, task);
   const lock = new Lock(memory, task.lock);
   const at = task.counter >> 2;
   if (task.name === "take") {
@@ -78,6 +92,26 @@ function pin(memory: Memory, { table: offset, capacity, stop, buried }: PinTask)
       if (table.unpin(index)) Atomics.add(words, (buried >> 2) + index, 1);
     }
   }
+}
+
+function serve(memory: Memory, { activity: offset, sent, served, rounds }: ServeTask): void {
+  const words = memory.i32;
+  const activity = new Activity(memory, offset, 1);
+  activity.enter();
+  for (let round = 1; round <= rounds; round++) {
+    // Without sleep: a worker that sleeps has no request.
+    while (Atomics.load(words, sent >> 2) !== round);
+    spin(0.3);
+    activity.begin();
+    spin(0.3);
+    Atomics.store(words, served >> 2, round);
+    activity.end();
+  }
+}
+
+function spin(milliseconds: number): void {
+  const end = performance.now() + milliseconds;
+  while (performance.now() < end);
 }
 
 if (workerData !== null && parentPort !== null) {

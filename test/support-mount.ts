@@ -10,7 +10,7 @@
 import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { MNT_DETACH, pollfd, timespec, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
+import { MNT_DETACH, pollfd, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
 import { errnoName } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
 import { readProc, statusField } from "../src/mount-info.ts";
@@ -19,6 +19,7 @@ import { tryRing } from "../src/uring.ts";
 
 export const EXECUTABLE = resolve(import.meta.dir, "../dist/fuse-backend");
 
+const POLL_US = 20_000;
 const MOUNT_TIMEOUT_MS = 10_000;
 const END_TIMEOUT_MS = 10_000;
 
@@ -319,8 +320,6 @@ export class MountDaemon {
   async #mounted(daemon: Bun.Subprocess): Promise<void> {
     const fd = openSync("/proc/self/mountinfo", "r");
     const polled = smallMemory(pollfd.sizeof);
-    const patience = smallMemory(timespec.sizeof);
-    patience.view.setBigInt64(timespec.tv_nsec, 20_000_000n, true);
     const deadline = performance.now() + MOUNT_TIMEOUT_MS;
     try {
       while (!this.#isMounted()) {
@@ -332,7 +331,7 @@ export class MountDaemon {
         }
         polled.i32[0] = fd;
         polled.view.setUint16(pollfd.events, POLLPRI, true);
-        ppoll(polled.address, 1, patience.address, 0, 0);
+        ppoll(polled.address, 1, POLL_US);
         await new Promise(setImmediate); // The daemon's end and its output are events.
       }
     } finally {

@@ -3,7 +3,7 @@
 
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { chmod, chown, mkdir, mkdtemp, rm } from "node:fs/promises";
-import { pollfd, timespec } from "../src/abi-linux.ts";
+import { pollfd } from "../src/abi-linux.ts";
 import { smallMemory } from "../src/memory.ts";
 import { parseMountinfo, type MountEntry } from "../src/mount-info.ts";
 import { ppoll } from "../src/syscall.ts";
@@ -13,7 +13,7 @@ export const USER = 65534;
 
 const COMMAND_TIMEOUT_MS = 20_000;
 const WAIT_TIMEOUT_MS = 10_000;
-const POLL_NS = 20_000_000n;
+const POLL_US = 20_000;
 const POLLPRI = 2;
 
 // Mounts of others that are copied into it would outlive their unmounting.
@@ -104,8 +104,6 @@ export class Namespace implements AsyncDisposable {
   async waitForMounts(count: number): Promise<MountEntry[]> {
     const fd = openSync(`/proc/${this.pid}/mountinfo`, "r");
     const polled = smallMemory(pollfd.sizeof);
-    const patience = smallMemory(timespec.sizeof);
-    patience.view.setBigInt64(timespec.tv_nsec, POLL_NS, true);
     const deadline = performance.now() + WAIT_TIMEOUT_MS;
     try {
       for (;;) {
@@ -115,7 +113,7 @@ export class Namespace implements AsyncDisposable {
           throw new Error(`waited for ${count} mounts; there are ${JSON.stringify(mounts)}`);
         polled.view.setInt32(pollfd.fd, fd, true);
         polled.view.setUint16(pollfd.events, POLLPRI, true);
-        ppoll(polled.address, 1, patience.address, 0, 0);
+        ppoll(polled.address, 1, POLL_US);
         await new Promise(setImmediate);
       }
     } finally {

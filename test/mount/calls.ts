@@ -524,7 +524,7 @@ export function poll(fd: number, events: number): number {
   record.bytes.fill(0, 0, 64);
   record.i32[0] = fd;
   record.view.setUint16(abi.pollfd.events, events, true);
-  const error = sys.ppoll(record.address, 1, record.address + 32, 0, 0);
+  const error = sys.ppoll(record.address, 1, 0);
   return error < 0 ? error : record.view.getUint16(abi.pollfd.revents, true);
 }
 

@@ -1,13 +1,13 @@
 // The socket on which a service manager is told that a daemon is ready, or stops: sd_notify(3).
 
 import { dlopen } from "bun:ffi";
-import { AF_UNIX, pollfd, POLLIN, timespec } from "../../src/abi-linux.ts";
+import { AF_UNIX, pollfd, POLLIN } from "../../src/abi-linux.ts";
 import { smallMemory } from "../../src/memory.ts";
 import { close, ppoll, read, socket } from "../../src/syscall.ts";
 
 const SOCK_DGRAM = 2;
 const SUN_PATH_OFFSET = 2;
-const POLL_NS = 20_000_000n;
+const POLL_US = 20_000;
 const TIMEOUT_MS = 20_000;
 
 const libc = dlopen("libc.so.6", { bind: { args: ["i32", "u64", "u32"], returns: "i32" } }).symbols;
@@ -17,7 +17,6 @@ export class NotifySocket implements Disposable {
   readonly #fd: number;
   readonly #message = smallMemory(4096);
   readonly #polled = smallMemory(pollfd.sizeof);
-  readonly #patience = smallMemory(timespec.sizeof);
 
   constructor(path: string) {
     this.path = path;
@@ -33,7 +32,7 @@ export class NotifySocket implements Disposable {
   /** The next message. The event loop goes on meanwhile. */
   async receive(): Promise<string> {
     const deadline = performance.now() + TIMEOUT_MS;
-    while (!this.hasMessage(POLL_NS)) {
+    while (!this.hasMessage(POLL_US)) {
       if (performance.now() > deadline) throw new Error(`no message on ${this.path}`);
       await new Promise(setImmediate);
     }
@@ -41,12 +40,11 @@ export class NotifySocket implements Disposable {
     return new TextDecoder().decode(this.#message.bytes.subarray(0, Math.max(size, 0)));
   }
 
-  /** Whether there is a message, waiting up to so many nanoseconds. */
-  hasMessage(patience = 0n): boolean {
+  /** Whether there is a message, waiting up to so many microseconds. */
+  hasMessage(patience = 0): boolean {
     this.#polled.view.setInt32(pollfd.fd, this.#fd, true);
     this.#polled.view.setUint16(pollfd.events, POLLIN, true);
-    this.#patience.view.setBigInt64(timespec.tv_nsec, patience, true);
-    return ppoll(this.#polled.address, 1, this.#patience.address, 0, 0) === 1;
+    return ppoll(this.#polled.address, 1, patience) === 1;
   }
 
   [Symbol.dispose](): void {

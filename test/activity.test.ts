@@ -1,0 +1,32 @@
+// What the workers are doing: waiting for what others have in hand.
+
+import { expect, test } from "bun:test";
+import { Activity } from "../src/activity.ts";
+import { createShared, SharedLayout } from "../src/shared-table.ts";
+import { runShared } from "./shared-worker.ts";
+
+const ROUNDS = 20;
+
+test("a request that a worker has read but not begun is waited for", async () => {
+  const layout = new SharedLayout();
+  const area = Activity.area(layout);
+  const sent = layout.area("sent", 4);
+  const served = layout.area("served", 4);
+  const memory = createShared(layout);
+  const { address, size } = memory;
+  const activity = new Activity(memory, area, 0);
+  activity.enter();
+  const task = { name: "serve", activity: area, sent, served, rounds: ROUNDS } as const;
+  const worker = runShared({ address, size, ...task });
+  await worker.started;
+  let missed = 0;
+  for (let round = 1; round <= ROUNDS; round++) {
+    Atomics.store(memory.i32, sent >> 2, round);
+    activity.settle();
+    if (Atomics.load(memory.i32, served >> 2) !== round) missed++;
+    while (Atomics.load(memory.i32, served >> 2) !== round) await Bun.sleep(0);
+  }
+  await worker.done;
+  // Not all: it waits for some milliseconds only, and on a busy machine that may be too short.
+  expect(missed).toBeLessThan(ROUNDS / 2);
+});
