@@ -262,12 +262,7 @@ export class InodeTable {
     const low = from.i32[stat.st_ino >> 2]!;
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
     const bucket = this.#bucket(low, high, device);
-    this.#lock.acquire();
-    let index = this.#find(bucket, low, high, device);
-    if (index !== 0 && !this.#isSame(index, fd)) {
-      this.#unhash(index);
-      index = 0;
-    }
+    let index = this.#findSame(fd, bucket, low, high, device);
     if (index === 0) {
       index = this.#table.allocate();
       if (index < 0) {
@@ -457,18 +452,17 @@ export class InodeTable {
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
     let known = 0;
     let taken = false;
-    this.#lock.acquire();
     if (device >= 0) {
-      const index = this.#find(this.#bucket(low, high, device), low, high, device);
+      const index = this.#findSame(fd, this.#bucket(low, high, device), low, high, device);
       const at = this.#table.at(index);
-      if (index !== 0 && this.#words[at + RETAINED] === 0 && this.#isSame(index, fd)) {
+      if (index !== 0 && this.#words[at + RETAINED] === 0) {
         known = index;
         this.#table.pin(index);
         taken = this.#words[at + FD]! < 0;
         if (taken) this.#attach(index, fd);
       }
+      this.#lock.release();
     }
-    this.#lock.release();
     if (!taken) close(fd);
     return known;
   }
@@ -595,18 +589,34 @@ export class InodeTable {
   }
 
   /**
-   * Whether the inode of that number is the file behind `fd`. While it has a descriptor, its number
-   * can't have passed to another file; afterwards the file handle tells.
+   * Takes the lock, and finds the inode of that number that is the file behind `fd`; 0 if there is
+   * none. While an inode has a descriptor, its number can't have passed to another file; afterwards
+   * the file handle tells, and one of another file is found no more.
    */
-  #isSame(index: number, fd: number): boolean {
-    const words = this.#words;
-    const at = this.#table.at(index);
-    if (words[at + FD]! >= 0) return true;
-    if (!takeHandle(fd, this.#handle)) return false;
+  #findSame(fd: number, bucket: number, low: number, high: number, device: number): number {
+    this.#lock.acquire();
+    let index = this.#find(bucket, low, high, device);
+    if (index === 0 || this.#hasFd(index)) return index;
+    this.#lock.release();
+    const hasHandle = takeHandle(fd, this.#handle);
+    this.#lock.acquire();
+    index = this.#find(bucket, low, high, device);
+    if (index === 0 || this.#hasFd(index) || (hasHandle && this.#isOfHandle(index))) return index;
+    this.#unhash(index);
+    return 0;
+  }
+
+  #hasFd(index: number): boolean {
+    return this.#words[this.#table.at(index) + FD]! >= 0;
+  }
+
+  /** Whether the file handle of the inode is the one in `#handle`. */
+  #isOfHandle(index: number): boolean {
+    const own = this.#table.at(index) + HANDLE_BYTES;
     const handle = this.#handle.i32;
     const length = 2 + ((handle[0]! + 3) >> 2);
     for (let word = 0; word < length; word++)
-      if (handle[word] !== words[at + HANDLE_BYTES + word]) return false;
+      if (handle[word] !== this.#words[own + word]) return false;
     return true;
   }
 
