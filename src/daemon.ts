@@ -110,8 +110,9 @@ class Daemon {
   readonly #stopping: () => void;
   /** What is served, for a person. */
   readonly #source: string;
-  #mounts: DaemonVfs | undefined;
-  #reloading = Promise.resolve();
+  /** What is mounted, once it is served. */
+  readonly #served = Promise.withResolvers<DaemonVfs>();
+  #reloading = this.#served.promise;
   #mountpoint: string;
   #place: MountedPlace | undefined;
   /** How many workers there were, and are. */
@@ -137,17 +138,21 @@ class Daemon {
     else this.end({ how: "signal", signal });
   }
 
-  /** One after the other. A bad configuration changes nothing. */
+  /**
+   * One after the other, from when the first mounts are served. A bad configuration changes
+   * nothing.
+   */
   #reload(read: () => VfsConfig): void {
-    this.#reloading = this.#reloading.then(async () => {
-      if (this.#mounts === undefined || this.#ending !== undefined) return;
+    this.#reloading = this.#reloading.then(async (mounts) => {
+      if (this.#ending !== undefined) return mounts;
       try {
         const config = read();
         for (const mount of config.mounts) this.#refuseOwn(mount);
-        await this.#mounts.reload(config);
+        await mounts.reload(config);
       } catch (error) {
         log.error(`nothing was changed: ${(error as Error).message}`);
       }
+      return mounts;
     });
   }
 
@@ -228,7 +233,7 @@ class Daemon {
         this.#tellMounted(connection, mounts);
         ready();
       }
-      this.#mounts = mounts;
+      this.#served.resolve(mounts);
       const ending = await ended;
       await this.#reloading;
       mounts.stop();

@@ -35,14 +35,28 @@ class Served implements AsyncDisposable {
 
   /** `mounts` are the paths and the directories below the base, which are made. */
   static async start(mounts: Mounts, ...options: string[]): Promise<Served> {
+    return Served.#begin(mounts, options, ({ daemon }) => daemon.said(/FUSE 7\.\d+ with/));
+  }
+
+  /** As `start`, but the daemon has mounted only: it answers nothing yet, or has just begun to. */
+  static async mounting(mounts: Mounts): Promise<Served> {
+    return Served.#begin(mounts, [], ({ space }) => space.waitForMounts(1));
+  }
+
+  static async #begin(
+    mounts: Mounts,
+    options: readonly string[],
+    until: (served: Served) => Promise<unknown>,
+  ): Promise<Served> {
     const space = await Namespace.create();
     try {
       const config = `${space.base}/config.json`;
       await configure(config, mounts);
       const line = [EXECUTABLE, "vfs", "--config", config, "-o", "allow_other"];
       const daemon = new Child(space.start([...line, ...options, `${space.base}/mnt`]));
-      await daemon.said(/FUSE 7\.\d+ with/);
-      return new Served(space, daemon, config);
+      const served = new Served(space, daemon, config);
+      await until(served);
+      return served;
     } catch (error) {
       await space[Symbol.asyncDispose]();
       throw error;
@@ -192,6 +206,13 @@ onMounts("mounts that come and go", () => {
     await served.reload({ "/a": "one" });
     await served.daemon.said(/unmounted \/new\/c\n/);
     expect(served.output("ls; cat a/file")).toBe("a\nx\n");
+  });
+
+  test("follow a SIGHUP that comes before the first are served", async () => {
+    await using served = await Served.mounting({ "/a": "one" });
+    await served.reload({ "/b": "two" });
+    await served.daemon.said(/unmounted \/a\n/);
+    expect(served.output("ls")).toBe("b\n");
   });
 
   test("are the same if there is none at first", async () => {
