@@ -161,20 +161,19 @@ function copyUp(kind: "small" | "large", isVolatile: boolean): Scenario {
     group: "copy-up",
     figures: [name],
     async run(bench, target: OverlayTarget) {
-      const files = bench.sizes.copiedFiles;
+      const warm = job(target, "change", "warm", WARM_UP_FILES);
+      const small = job(target, "change", "small", bench.sizes.copiedFiles);
       const lower = layers(bench, "copied", 1, (paths) => {
-        for (const own of ["warm", "small"])
-          spread(paths, job(target, "change", own, files), "x".repeat(COPIED_BYTES));
+        for (const each of [warm, small]) spread(paths, each, "x".repeat(COPIED_BYTES));
         writeLarge(join(paths[0] ?? "", "large"), bench.sizes.copiedBytes);
       });
       const more = isVolatile ? ",volatile" : "";
       await target.mounted(
         lower,
         async () => {
-          await runTogether([job(target, "change", "warm", files)]);
+          await runTogether([warm]);
           await cold(target, "inodes");
-          if (kind === "small")
-            return rate(bench, target, name, [job(target, "change", "small", files)]);
+          if (kind === "small") return rate(bench, target, name, [small]);
           const large = join(target.path, "large");
           await command("cat", [large]);
           await figure(bench, target, name, async () => {
