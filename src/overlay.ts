@@ -41,8 +41,8 @@ import {
   type PassthroughConfig,
   type PassthroughShare,
 } from "./passthrough.ts";
-import { DOT, passthroughAreas } from "./passthrough-base.ts";
-import { InodeTable } from "./passthrough-inodes.ts";
+import { DOT, openInodes, passthroughAreas } from "./passthrough-base.ts";
+import type { InodeTable } from "./passthrough-inodes.ts";
 import type { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
 import { openMountCopy, type AccessTimes } from "./passthrough-source.ts";
@@ -170,10 +170,8 @@ class Opening {
   constructor(config: OverlayConfig, memory: Memory, files: PassthroughShare) {
     this.#config = config;
     const proc = new ProcFds(files.procFd);
-    const { mntid, useHostIno, inodeFileHandles: fileHandles } = files.config;
-    const options = { fileHandles, mntid, useHostIno };
     this.#proc = proc;
-    this.#inodes = new InodeTable(memory, files.areas.inodes, options, proc);
+    this.#inodes = openInodes(memory, files, proc);
     this.#xattrs = new OverlayXattrs(proc, config.userxattr, config.xattrPermissions !== 0);
   }
 

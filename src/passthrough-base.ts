@@ -71,6 +71,14 @@ export interface PassthroughShare {
   readonly dropsForgotten?: boolean;
 }
 
+/** The inodes that all threads share, for one of them. */
+export function openInodes(memory: Memory, share: PassthroughShare, proc: ProcFds): InodeTable {
+  const { config, areas, dropsForgotten = false } = share;
+  const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
+  const options = { fileHandles, mntid, useHostIno, dropsForgotten };
+  return new InodeTable(memory, areas.inodes, options, proc);
+}
+
 /** What the passthrough file systems that one thread serves have in common. */
 export interface ServingThread {
   readonly credentials: Credentials;
@@ -130,10 +138,7 @@ export abstract class PassthroughBase extends FileSystem {
     this.#inodesEnd = this.descriptors * DESCRIPTOR_INODES_SHARE;
     this.#filesEnd = Math.max(this.#inodesEnd, this.descriptors - DESCRIPTORS_RESERVED);
     this.proc = new ProcFds(share.procFd);
-    const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
-    const dropsForgotten = share.dropsForgotten === true;
-    const options = { fileHandles, mntid, useHostIno, dropsForgotten };
-    this.inodes = new InodeTable(memory, areas.inodes, options, this.proc);
+    this.inodes = openInodes(memory, share, this.proc);
     this.handles = new HandleTable(memory, areas.handles);
     this.locks = new LockTable(memory, areas.locks, this.inodes, () => thread.locksChanged());
   }

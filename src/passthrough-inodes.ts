@@ -96,7 +96,7 @@ export interface InodeAreas {
 export interface InodeOptions extends DeviceOptions {
   readonly useHostIno: boolean;
   /** Whether inodes are dropped as soon as they are forgotten. */
-  readonly dropsForgotten?: boolean;
+  readonly dropsForgotten: boolean;
 }
 
 /** Registers files for FUSE passthrough. */
@@ -323,7 +323,7 @@ export class InodeTable {
         backing = Math.max(0, words[at + BACKING]!);
         if (backing > 0 && words[at + OPENS] === 0) words[this.#header + IDLE_BACKINGS]!--;
         words[at + BACKING] = 0;
-        if (this.#options.dropsForgotten === true || !this.#retain(nodeid)) this.#drop(nodeid);
+        if (this.#options.dropsForgotten || !this.#retain(nodeid)) this.#drop(nodeid);
       }
     }
     this.#lock.release();

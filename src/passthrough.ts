@@ -6,10 +6,14 @@ import { EIO, errnoMessage } from "./errno.ts";
 import type { Connection, Wishes } from "./filesystem.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import { closeBacking } from "./passthrough-backings.ts";
-import { passthroughAreas, type PassthroughShare, type ServingThread } from "./passthrough-base.ts";
+import {
+  openInodes,
+  passthroughAreas,
+  type PassthroughShare,
+  type ServingThread,
+} from "./passthrough-base.ts";
 import { ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
 import { PassthroughDirectories } from "./passthrough-directories.ts";
-import { InodeTable } from "./passthrough-inodes.ts";
 import { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
 import { openSource, type AccessTimes } from "./passthrough-source.ts";
@@ -134,10 +138,7 @@ export function sharePassthrough(
   const areas = passthroughAreas(layout, descriptors);
   const share = { config, areas, descriptors, procFd: ProcFds.openDirectory() };
   const memory = createShared(layout);
-  const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
-  const options = { fileHandles, mntid, useHostIno };
-  const inodes = new InodeTable(memory, areas.inodes, options, new ProcFds(share.procFd));
-  const result = inodes.addRoot(root);
+  const result = openInodes(memory, share, new ProcFds(share.procFd)).addRoot(root);
   if (result < 0)
     throw new ConfigError(
       `cannot use the source directory ${config.source}: ${errnoMessage(result)}` +

@@ -42,7 +42,7 @@ export class Fixture implements Disposable {
     this.inodes = new InodeTable(
       memory,
       areas,
-      { fileHandles: "auto", mntid: false, useHostIno: false, ...options },
+      { fileHandles: "auto", mntid: false, useHostIno: false, dropsForgotten: false, ...options },
       proc,
     );
     expect(this.inodes.addRoot(openPath(this.directory))).toBe(0);
