@@ -51,9 +51,9 @@ const empty = cstring("");
 
 /**
  * Finds where a path leads. What does not exist yet counts as below the last directory that does.
- * `path` is absolute.
+ * `path` is absolute. `mounts` are the present ones, where a caller has read them already.
  */
-export function locate(path: string): Place {
+export function locate(path: string, mounts?: readonly MountEntry[]): Place {
   const names = path.split("/").filter((name) => name !== "");
   const missing: string[] = [];
   for (;;) {
@@ -61,7 +61,7 @@ export function locate(path: string): Place {
     const fd = openat(AT_FDCWD, passingString(existing), O_PATH | O_CLOEXEC, 0);
     if (fd >= 0) {
       try {
-        return place(path, fd, missing);
+        return place(path, fd, missing, mounts ?? readMountinfo());
       } finally {
         close(fd);
       }
@@ -73,9 +73,14 @@ export function locate(path: string): Place {
   }
 }
 
-function place(given: string, fd: number, missing: string[]): Place {
+function place(
+  given: string,
+  fd: number,
+  missing: readonly string[],
+  mounts: readonly MountEntry[],
+): Place {
   const real = realPath(fd);
-  const entry = mountOf(fd);
+  const entry = mountOf(fd, mounts);
   const below = entry.mountpoint === "/" ? real : real.slice(entry.mountpoint.length);
   return {
     given,
@@ -92,10 +97,10 @@ function realPath(fd: number): string {
   return path;
 }
 
-/** The mount that an open descriptor is on. */
-function mountOf(fd: number): MountEntry {
+/** The mount that an open descriptor is on, of those at present. */
+function mountOf(fd: number, mounts: readonly MountEntry[]): MountEntry {
   const id = Number(/^mnt_id:\s*(\d+)$/m.exec(readProc(`self/fdinfo/${fd}`))?.[1]);
-  const entry = readMountinfo().find((mount) => mount.id === id);
+  const entry = mounts.find((mount) => mount.id === id);
   if (entry === undefined)
     throw new MountError(`cannot find ${realPath(fd)} in /proc/self/mountinfo (mount ${id})`);
   return entry;
@@ -159,7 +164,7 @@ export function inspectMountpoint(path: string): Mountpoint {
   if (fd === -ENOENT) return { kind: "missing" };
   if (fd < 0) throw new MountError(`cannot look at ${path}: ${errnoMessage(fd)}`);
   try {
-    const entry = mountOf(fd);
+    const entry = mountOf(fd, readMountinfo());
     const isRoot = entry.mountpoint === realPath(fd);
     // A dead mount may still answer from the kernel's cache, unless asked to go to the daemon.
     const flags = AT_EMPTY_PATH | AT_STATX_FORCE_SYNC;

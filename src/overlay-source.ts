@@ -14,7 +14,7 @@ import {
 import { EEXIST, EOPNOTSUPP, EPERM, EROFS, errnoMessage } from "./errno.ts";
 import { log } from "./log.ts";
 import { cstring, passingString } from "./memory.ts";
-import { hasCapability, readProc, readProcLink } from "./mount-info.ts";
+import { hasCapability, readMountinfo, readProc, readProcLink } from "./mount-info.ts";
 import { isInside, locate, type Place } from "./mount-point.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { ConfigError } from "./passthrough-config.ts";
@@ -48,9 +48,12 @@ export function overlayName({ upper, lower }: OverlayConfig): string {
  * Throws ConfigError.
  */
 export function checkLayers(config: OverlayConfig, mountpoint: string | undefined): void {
-  const places = overlayDirectories(config).map((directory) => {
-    close(openDirectory(directory));
-    return { ...directory, place: locate(directory.path) };
+  const directories = overlayDirectories(config);
+  for (const directory of directories) close(openDirectory(directory));
+  // Once for all, and now: to open one may have been what mounted it.
+  const mounts = readMountinfo();
+  const places = directories.map((directory) => {
+    return { ...directory, place: locate(directory.path, mounts) };
   });
   checkNesting(places);
   if (mountpoint !== undefined) checkMountpoint(places, locate(mountpoint));
