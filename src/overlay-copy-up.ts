@@ -98,6 +98,12 @@ export abstract class OverlayCopyUp extends OverlayIndex {
     return nodes.upper(node);
   }
 
+  /** As `copyUp`, under this name of those that the node may have. */
+  protected copyUpAs(parent: number, name: EntryName, node: number, extent: Extent): number {
+    if (this.nodes.upper(node) === 0) this.nodes.preferName(parent, name);
+    return this.copyUp(node, extent);
+  }
+
   #isUp(node: number, extent: Extent): boolean {
     const { nodes } = this;
     if (nodes.upper(node) === 0) return false;

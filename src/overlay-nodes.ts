@@ -609,6 +609,19 @@ export class NodeTable {
     return parent;
   }
 
+  /** Of the names of a node, `nameOf` is to give this one. */
+  preferName(parent: number, name: EntryName): void {
+    this.#lock.acquire();
+    const record = this.#names.find(parent, name);
+    if (record !== 0) {
+      this.#takeOffList(record);
+      const first = this.#nodes.at(this.#names.node(record)) + NAMES;
+      this.#names.setSibling(record, this.#words[first]!);
+      this.#words[first] = record;
+    }
+    this.#lock.release();
+  }
+
   #addName(parent: number, name: EntryName, node: number): boolean {
     const words = this.#words;
     const at = this.#nodes.at(node) + NAMES;
@@ -621,9 +634,17 @@ export class NodeTable {
 
   /** Returns the directory that it was in. */
   #removeName(record: number): number {
+    const parent = this.#names.parent(record);
+    this.#takeOffList(record);
+    this.#names.remove(record);
+    this.#words[this.#nodes.at(parent) + CHILDREN]!--;
+    return parent;
+  }
+
+  /** Off the list of its node's names. */
+  #takeOffList(record: number): void {
     const names = this.#names;
     const words = this.#words;
-    const parent = names.parent(record);
     const first = this.#nodes.at(names.node(record)) + NAMES;
     if (words[first] === record) {
       words[first] = names.sibling(record);
@@ -632,8 +653,5 @@ export class NodeTable {
       while (names.sibling(before) !== record) before = names.sibling(before);
       names.setSibling(before, names.sibling(record));
     }
-    names.remove(record);
-    words[this.#nodes.at(parent) + CHILDREN]!--;
-    return parent;
   }
 }

@@ -63,7 +63,8 @@ export abstract class OverlayRemove extends OverlayMake {
     if (directory >= 0) directory = this.copyUp(parent);
     if (directory > 0) {
       // Whose other names stay is told how many they are.
-      if (this.isLinkedBelow(node)) result = Math.min(0, this.copyUp(node, DATA));
+      if (this.isLinkedBelow(node))
+        result = Math.min(0, this.copyUpAs(parent, this.name, node, DATA));
       nodes.lock(node);
       if (result >= 0) result = this.#removeNode(parent, directory, node, isDirectory);
       if (result >= 0) {

@@ -89,9 +89,9 @@ export abstract class OverlayRename extends OverlayRemove {
     // What a lower layer has under the old name must not come out again.
     const hasLower = result < 0 ? result : result === 1 ? 1 : this.hasLower(parent, this.name);
     if (hasLower < 0) return hasLower;
-    result = this.copyUp(node, DATA);
+    result = this.copyUpAs(parent, this.name, node, DATA);
     const isLost = isExchange || (victim !== 0 && this.isLinkedBelow(victim));
-    if (result >= 0 && isLost) result = this.copyUp(victim, DATA);
+    if (result >= 0 && isLost) result = this.copyUpAs(newParent, this.newName, victim, DATA);
     if (result < 0) return result;
     this.#lockBoth(node, victim);
     result = this.#renameUpper(

@@ -225,6 +225,17 @@ describe.skipIf(whyNoOverlays !== undefined)("hard links in a lower layer", () =
     await compare(disk, { make, options: ["index=on"], script });
   });
 
+  test.each(["rm a", "mv a moved", "mv e a", "mv -n a d/moved; rm b"])(
+    "are copied up under the name at hand: %s",
+    async (change) => {
+      const script = async (stage: Stage): Promise<string> => {
+        await stage.do(`stat a b d/c; ${change}`);
+        return stage.run("find u -printf '%P %y\\n' | sort");
+      };
+      await compare(disk, { make: MAKE_LINKS, options: ["index=on"], script });
+    },
+  );
+
   test("have the number of links in every kind of stat(2)", async () => {
     await using stage = await Stage.start(disk, MAKE_LINKS);
     await stage.mount(["index=on"]);
