@@ -46,6 +46,7 @@ export class Namespace implements AsyncDisposable {
   readonly base: string;
   /** A process in it that does nothing else. */
   readonly pid: number;
+  readonly #started: Bun.Subprocess[] = [];
 
   private constructor(base: string, pid: number) {
     this.base = base;
@@ -86,10 +87,12 @@ export class Namespace implements AsyncDisposable {
 
   /** Starts a command in it; `pid` is that of the command itself. */
   start(command: readonly string[], how: How = {}): Bun.Subprocess<"ignore", "pipe", "pipe"> {
-    return Bun.spawn(this.#command(command, how), {
+    const child = Bun.spawn(this.#command(command, how), {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, ...how.env },
     });
+    this.#started.push(child);
+    return child;
   }
 
   /** What is mounted below the directory, except its devices. */
@@ -121,7 +124,9 @@ export class Namespace implements AsyncDisposable {
     }
   }
 
+  /** Ends what is in it, and what was started in it and has gone elsewhere. */
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const child of this.#started) child.kill("SIGKILL");
     for (const pid of this.#processes()) {
       try {
         process.kill(pid, "SIGKILL");

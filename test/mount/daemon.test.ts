@@ -116,7 +116,7 @@ memory[:] = b"x" * ${SIZE}`);
   ])("loses nothing that was %s before", async (_, options, script) => {
     await using space = await Namespace.create();
     const daemon = await serve(space, options);
-    using _user = await User.start(space, script);
+    await User.start(space, script);
     daemon.signal("SIGTERM");
     expect(await daemon.ended()).toBe(0);
     expect(isComplete(space)).toBe(true);

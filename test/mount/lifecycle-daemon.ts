@@ -111,7 +111,7 @@ pause() { echo paused; read -r _ <"$fifo"; }
 `;
 
 /** A shell script that uses $src and $mnt, and pauses in between. */
-export class User extends Child implements Disposable {
+export class User extends Child {
   readonly #fifo: string;
 
   private constructor(process: Bun.Subprocess<"ignore", "pipe", "pipe">, fifo: string) {
@@ -136,11 +136,6 @@ export class User extends Child implements Disposable {
     await writeFile(this.#fifo, "\n");
     await this.ended();
     return this.output.slice(before);
-  }
-
-  /** Ends it, wherever it has gone: what is in another namespace is not ended with the first. */
-  [Symbol.dispose](): void {
-    this.signal("SIGKILL");
   }
 }
 
