@@ -54,6 +54,11 @@ export const LOCK_WAITERS_MAX = 1 << 12;
 export const MISSED_INTERRUPTS_MAX = 64;
 /** Inodes whose registration for FUSE passthrough is kept while no one has them open. */
 export const IDLE_BACKINGS_MAX = 1 << 13;
+/**
+ * A file changed so long ago will have another time of change when it changes again: more than the
+ * steps in which the kernel counts the time of files, which are of 10 ms at most.
+ */
+export const CTIME_SETTLED_MS = 50;
 /** The largest kernel file handle kept; inodes with larger ones keep a descriptor. */
 export const FILE_HANDLE_MAX = 40;
 

@@ -1,7 +1,10 @@
-// What is kept of an inode in shared memory (see passthrough-inodes.ts): the record, and where its
-// parts are as indices of words.
+// What is kept of an inode in shared memory (see passthrough-inodes.ts): the record, where its
+// parts are as indices of words, and those of them that need no lock.
 
-import { FILE_HANDLE_MAX } from "./limits.ts";
+import { S_IFMT } from "./abi-linux.ts";
+import { FILE_HANDLE_MAX, INODES_MAX } from "./limits.ts";
+import type { Memory } from "./memory.ts";
+import { RecordTable } from "./shared-table.ts";
 import { array, f64, i32, struct, u32, u64, u8 } from "./struct.ts";
 
 export const inode_record = struct("inode_record", {
@@ -15,10 +18,9 @@ export const inode_record = struct("inode_record", {
   lookups: f64,
   device: u32,
   generation: u32,
-  /** The file type and permissions at the last lookup; the type never changes. */
-  mode: u32,
   /** Not 0 if it was used since the ring's hand last came by. */
   recent: u32,
+  /** ALIVE and KEEP, and the file type (S_IFMT bits). */
   state: u32,
   /** FUSE passthrough: > 0 the backing id, -1 not backed, 0 never opened. */
   backing: i32,
@@ -36,7 +38,12 @@ export const inode_record = struct("inode_record", {
   mappable: u32,
   /** How many handles are open for writing. */
   writers: u32,
-  spare: u32,
+  /**
+   * Of an inode without descriptor: when it was last changed, in seconds (the lower half) and
+   * nanoseconds; the latter are 0 if that is not to be relied on.
+   */
+  ctime: u32,
+  ctime_nsec: u32,
 });
 
 // As indices of words in a record.
@@ -48,7 +55,6 @@ export const INO_HIGH = INO_LOW + 1;
 export const LOOKUPS = inode_record.lookups >> 2;
 export const DEVICE = inode_record.device >> 2;
 export const GENERATION = inode_record.generation >> 2;
-export const MODE = inode_record.mode >> 2;
 export const RECENT = inode_record.recent >> 2;
 export const STATE = inode_record.state >> 2;
 export const BACKING = inode_record.backing >> 2;
@@ -58,8 +64,71 @@ export const HANDLE_BYTES = inode_record.handle_bytes >> 2;
 export const RETAINED = inode_record.retained >> 2;
 export const MAPPABLE = inode_record.mappable >> 2;
 export const WRITERS = inode_record.writers >> 2;
+export const CTIME = inode_record.ctime >> 2;
+export const CTIME_NSEC = inode_record.ctime_nsec >> 2;
 export const HANDLE_WORDS = 2 + FILE_HANDLE_MAX / 4;
 
 export const ALIVE = 1;
 /** The descriptor must stay: the file can't be opened again. */
 export const KEEP = 2;
+
+/** The records, and what may be asked and counted without the lock. */
+export class InodeFields {
+  protected readonly words: Int32Array;
+  protected readonly table: RecordTable;
+
+  constructor(memory: Memory, records: number) {
+    this.words = memory.i32;
+    this.table = new RecordTable(memory, records, inode_record, INODES_MAX);
+  }
+
+  /** Its generation: with the nodeid, unique over the life of the mount. */
+  generation(nodeid: number): number {
+    return this.words[this.table.at(nodeid) + GENERATION]!;
+  }
+
+  /** The file type (S_IFMT bits) of an inode that is acquired. */
+  type(nodeid: number): number {
+    return this.words[this.table.at(nodeid) + STATE]! & S_IFMT;
+  }
+
+  /** How many handles of the acquired inode are open, whatever they are for. */
+  opens(nodeid: number): number {
+    return Atomics.load(this.words, this.table.at(nodeid) + OPENS);
+  }
+
+  /** Whether the inode, which is open, has a backing id. */
+  isBacked(nodeid: number): boolean {
+    return this.words[this.table.at(nodeid) + BACKING]! > 0;
+  }
+
+  /**
+   * Counts handles through which the kernel may change the file's times without telling anybody:
+   * files that are open for reading and writing past us can be mapped.
+   */
+  countMappable(nodeid: number, change: number): void {
+    Atomics.add(this.words, this.table.at(nodeid) + MAPPABLE, change);
+  }
+
+  /** Counts handles that are open for writing. */
+  countWriters(nodeid: number, change: number): void {
+    Atomics.add(this.words, this.table.at(nodeid) + WRITERS, change);
+  }
+
+  hasWriters(nodeid: number): boolean {
+    return this.words[this.table.at(nodeid) + WRITERS] !== 0;
+  }
+
+  isMappable(nodeid: number): boolean {
+    return this.words[this.table.at(nodeid) + MAPPABLE] !== 0;
+  }
+
+  /** How many lock owners there are. */
+  lockOwners(nodeid: number): number {
+    return this.table.has(nodeid) ? this.words[this.table.at(nodeid) + LOCK_OWNERS]! : 0;
+  }
+
+  countLockOwners(nodeid: number, change: number): void {
+    Atomics.add(this.words, this.table.at(nodeid) + LOCK_OWNERS, change);
+  }
+}

@@ -19,6 +19,7 @@ import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
 import { EMFILE, ENFILE, ESTALE } from "./errno.ts";
 import {
+  CTIME_SETTLED_MS,
   DESCRIPTORS_RELIEVED,
   FILE_HANDLE_MAX,
   IDLE_BACKINGS_MAX,
@@ -37,6 +38,8 @@ import {
 import {
   ALIVE,
   BACKING,
+  CTIME,
+  CTIME_NSEC,
   DEVICE,
   FD,
   GENERATION,
@@ -45,11 +48,11 @@ import {
   INO_HIGH,
   INO_LOW,
   inode_record,
+  InodeFields,
   KEEP,
   LOCK_OWNERS,
   LOOKUPS,
   MAPPABLE,
-  MODE,
   NEXT,
   OPENS,
   PLACE,
@@ -60,6 +63,7 @@ import {
 } from "./passthrough-inode-record.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
+import { readI64 } from "./request.ts";
 import { struct, u32 } from "./struct.ts";
 import { close, fstat, open_by_handle_at } from "./syscall.ts";
 
@@ -110,11 +114,9 @@ export interface Registrar {
 const handleScratch = smallMemory(8 + FILE_HANDLE_MAX);
 const statScratch = smallMemory(stat.sizeof);
 
-export class InodeTable {
-  readonly #words: Int32Array;
+export class InodeTable extends InodeFields {
   readonly #lookups: Float64Array;
   readonly #memory: Memory;
-  readonly #table: RecordTable;
   readonly #lock: Lock;
   readonly #header: number;
   readonly #buckets: number;
@@ -140,10 +142,9 @@ export class InodeTable {
   }
 
   constructor(memory: Memory, areas: InodeAreas, options: InodeOptions, proc: ProcFds) {
+    super(memory, areas.records);
     this.#memory = memory;
-    this.#words = memory.i32;
     this.#lookups = memory.f64;
-    this.#table = new RecordTable(memory, areas.records, inode_record, INODES_MAX);
     this.#lock = new Lock(memory, areas.header + inodes_header.lock);
     this.#header = areas.header >> 2;
     this.#buckets = areas.buckets >> 2;
@@ -172,7 +173,7 @@ export class InodeTable {
 
   /** How many inodes the kernel knows. */
   get count(): number {
-    return this.#table.count;
+    return this.table.count;
   }
 
   /**
@@ -180,19 +181,19 @@ export class InodeTable {
    * `release` has to follow, and until then the descriptor stays open.
    */
   acquire(nodeid: number): number {
-    const table = this.#table;
+    const table = this.table;
     if (!table.has(nodeid)) return -ESTALE;
-    const words = this.#words;
+    const words = this.words;
     const at = table.at(nodeid);
     const open = table.pin(nodeid);
     const fd = words[at + FD]!;
-    if (!open || fd < 0 || words[at + STATE] === 0) return this.#reacquire(nodeid);
+    if (!open || fd < 0 || !(words[at + STATE]! & ALIVE)) return this.#reacquire(nodeid);
     words[at + RECENT] = 1;
     return fd;
   }
 
   release(nodeid: number): void {
-    if (this.#table.has(nodeid) && this.#table.unpin(nodeid)) {
+    if (this.table.has(nodeid) && this.table.unpin(nodeid)) {
       this.#lock.acquire();
       this.#bury(nodeid);
       this.#lock.release();
@@ -201,8 +202,8 @@ export class InodeTable {
 
   /** Opens an evicted inode again. */
   #reacquire(nodeid: number): number {
-    const words = this.#words;
-    const at = this.#table.at(nodeid);
+    const words = this.words;
+    const at = this.table.at(nodeid);
     this.#lock.acquire();
     let fd = -ESTALE;
     if (words[at + STATE]! & ALIVE) {
@@ -218,8 +219,8 @@ export class InodeTable {
 
   /** Under the lock. */
   #openByHandle(nodeid: number, flags: number): number {
-    const at = this.#table.at(nodeid);
-    const mountFd = this.#devices.mountFd(this.#words[at + DEVICE]!);
+    const at = this.table.at(nodeid);
+    const mountFd = this.#devices.mountFd(this.words[at + DEVICE]!);
     const handle = this.#memory.address + (at + HANDLE_BYTES) * 4;
     let fd = open_by_handle_at(mountFd, handle, flags);
     while ((fd === -EMFILE || fd === -ENFILE) && this.#relieve())
@@ -242,7 +243,7 @@ export class InodeTable {
     let freed = 0;
     for (let step = 0; step < 2 * this.#ringSize && freed < DESCRIPTORS_RELIEVED; step++) {
       const place = this.#nextPlace();
-      if (this.#words[this.#ring + place] !== 0 && this.#evict(place)) freed++;
+      if (this.words[this.#ring + place] !== 0 && this.#evict(place)) freed++;
     }
     return freed > 0;
   }
@@ -258,25 +259,24 @@ export class InodeTable {
       close(fd);
       return device;
     }
-    const words = this.#words;
+    const words = this.words;
     const low = from.i32[stat.st_ino >> 2]!;
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
     const bucket = this.#bucket(low, high, device);
-    let index = this.#findSame(fd, bucket, low, high, device);
+    let index = this.#findSame(fd, from, bucket, device);
     if (index === 0) {
-      index = this.#table.allocate();
+      index = this.table.allocate();
       if (index < 0) {
         this.#lock.release();
         close(fd);
         return index;
       }
-      this.#begin(index, low, high, device);
-      words[this.#table.at(index) + NEXT] = words[bucket]!;
+      this.#begin(index, low, high, device, from.i32[stat.st_mode >> 2]! & S_IFMT);
+      words[this.table.at(index) + NEXT] = words[bucket]!;
       words[bucket] = index;
     }
-    const at = this.#table.at(index);
+    const at = this.table.at(index);
     if (words[at + RETAINED] !== 0) this.#unretain(index);
-    words[at + MODE] = from.i32[stat.st_mode >> 2]!;
     this.#lookups[(at + LOOKUPS) >> 1]! += 1;
     const spare = words[at + FD]! >= 0;
     if (!spare) this.#attach(index, fd);
@@ -285,9 +285,9 @@ export class InodeTable {
     return index;
   }
 
-  #begin(index: number, low: number, high: number, device: number): void {
-    const words = this.#words;
-    const at = this.#table.at(index);
+  #begin(index: number, low: number, high: number, device: number, type: number): void {
+    const words = this.words;
+    const at = this.table.at(index);
     words[at + FD] = -1;
     words[at + PLACE] = 0;
     words[at + INO_LOW] = low;
@@ -295,7 +295,7 @@ export class InodeTable {
     this.#lookups[(at + LOOKUPS) >> 1] = 0;
     words[at + DEVICE] = device;
     words[at + GENERATION] = (words[at + GENERATION]! + 1) & 0x7fffffff;
-    words[at + STATE] = ALIVE;
+    words[at + STATE] = ALIVE | type;
     words[at + BACKING] = 0;
     words[at + OPENS] = 0;
     words[at + LOCK_OWNERS] = 0;
@@ -311,9 +311,9 @@ export class InodeTable {
    * the id of its FUSE passthrough registration, which the caller has to close, or 0.
    */
   forget(nodeid: number, count: number): number {
-    if (!this.#table.has(nodeid) || nodeid === FUSE_ROOT_ID) return 0;
-    const at = this.#table.at(nodeid);
-    const words = this.#words;
+    if (!this.table.has(nodeid) || nodeid === FUSE_ROOT_ID) return 0;
+    const at = this.table.at(nodeid);
+    const words = this.words;
     let backing = 0;
     this.#lock.acquire();
     if (words[at + STATE]! & ALIVE && words[at + RETAINED] === 0) {
@@ -336,13 +336,13 @@ export class InodeTable {
   // generation, and has to work also when the kernel has forgotten the inode meanwhile. So the
   // records of the last ones stay, with the host's file handle and without a descriptor.
 
-  /** Keeps a forgotten inode; false if it can't be opened by file handle. */
+  /** Keeps a forgotten inode; false if it can't be opened by file handle, or has been removed. */
   #retain(index: number): boolean {
-    const words = this.#words;
-    const at = this.#table.at(index);
+    const words = this.words;
+    const at = this.table.at(index);
     const fd = words[at + FD]!;
-    if (!this.#table.tryClose(index)) return false;
-    const can = fd < 0 || this.#storeHandle(index, fd);
+    if (!this.table.tryClose(index)) return false;
+    const can = fd < 0 || this.#canReopen(index, fd);
     if (can) {
       if (fd >= 0) this.#detach(index);
       else words[this.#header + EVICTED]!--;
@@ -356,14 +356,14 @@ export class InodeTable {
       words[this.#retained + place] = index;
       words[at + RETAINED] = place;
     }
-    this.#table.reopen(index);
+    this.table.reopen(index);
     return can;
   }
 
   /** The kernel knows the inode again, or it is dropped. */
   #unretain(index: number): void {
-    const words = this.#words;
-    const at = this.#table.at(index);
+    const words = this.words;
+    const at = this.table.at(index);
     words[this.#retained + words[at + RETAINED]!] = 0;
     words[at + RETAINED] = 0;
     if (words[at + FD]! < 0) words[this.#header + EVICTED]!++;
@@ -372,21 +372,21 @@ export class InodeTable {
   /** Ends an inode that nobody looks up or retains. */
   #drop(index: number): void {
     this.#unhash(index);
-    this.#words[this.#table.at(index) + STATE] = 0;
-    if (this.#table.close(index)) this.#bury(index);
+    this.words[this.table.at(index) + STATE]! &= S_IFMT;
+    if (this.table.close(index)) this.#bury(index);
   }
 
   /** Frees the record of an inode that was dropped and has no pins. */
   #bury(index: number): void {
-    if (this.#words[this.#table.at(index) + FD]! >= 0) this.#detach(index);
-    else this.#words[this.#header + EVICTED]!--;
-    this.#table.free(index);
+    if (this.words[this.table.at(index) + FD]! >= 0) this.#detach(index);
+    else this.words[this.#header + EVICTED]!--;
+    this.table.free(index);
   }
 
   /** Closes the descriptor. */
   #detach(index: number): void {
-    const words = this.#words;
-    const at = this.#table.at(index);
+    const words = this.words;
+    const at = this.table.at(index);
     close(words[at + FD]!);
     words[at + FD] = -1;
     if (words[at + PLACE] !== 0) words[this.#ring + words[at + PLACE]!] = 0;
@@ -398,9 +398,9 @@ export class InodeTable {
    * registrations for FUSE passthrough.
    */
   closeAll(closeBacking: (id: number) => void): void {
-    const words = this.#words;
-    for (let index = 1; index < this.#table.used; index++) {
-      const at = this.#table.at(index);
+    const words = this.words;
+    for (let index = 1; index < this.table.used; index++) {
+      const at = this.table.at(index);
       if (!(words[at + STATE]! & ALIVE)) continue;
       if (words[at + BACKING]! > 0) closeBacking(words[at + BACKING]!);
       if (words[at + FD]! >= 0) close(words[at + FD]!);
@@ -410,16 +410,6 @@ export class InodeTable {
 
   // --- What an inode is ---
 
-  /** Its generation: with the nodeid, unique over the life of the mount. */
-  generation(nodeid: number): number {
-    return this.#words[this.#table.at(nodeid) + GENERATION]!;
-  }
-
-  /** The file type (S_IFMT bits) of an inode that is acquired. */
-  type(nodeid: number): number {
-    return this.#words[this.#table.at(nodeid) + MODE]! & S_IFMT;
-  }
-
   /**
    * What to add to the upper half of host inode numbers on this inode's device, so that they are
    * unique over the mount: 0 for the device of the root.
@@ -427,17 +417,17 @@ export class InodeTable {
   inoOffset(nodeid: number): number {
     if (this.#options.useHostIno) return 0;
     // The 8 bits above these tell file systems of a VFS apart.
-    return this.#words[this.#table.at(nodeid) + DEVICE]! << 14;
+    return this.words[this.table.at(nodeid) + DEVICE]! << 14;
   }
 
   /** Whether an inode that is alive is on a device whose inodes can be opened by file handle. */
   canReopen(nodeid: number): boolean {
-    return this.#devices.hasHandles(this.#words[this.#table.at(nodeid) + DEVICE]!);
+    return this.#devices.hasHandles(this.words[this.table.at(nodeid) + DEVICE]!);
   }
 
   /** Whether some inodes that the kernel knows have no descriptor. */
   get hasEvicted(): boolean {
-    return this.#words[this.#header + EVICTED]! > 0;
+    return this.words[this.#header + EVICTED]! > 0;
   }
 
   /**
@@ -453,12 +443,12 @@ export class InodeTable {
     let known = 0;
     let taken = false;
     if (device >= 0) {
-      const index = this.#findSame(fd, this.#bucket(low, high, device), low, high, device);
-      const at = this.#table.at(index);
-      if (index !== 0 && this.#words[at + RETAINED] === 0) {
+      const index = this.#findSame(fd, from, this.#bucket(low, high, device), device);
+      const at = this.table.at(index);
+      if (index !== 0 && this.words[at + RETAINED] === 0) {
         known = index;
-        this.#table.pin(index);
-        taken = this.#words[at + FD]! < 0;
+        this.table.pin(index);
+        taken = this.words[at + FD]! < 0;
         if (taken) this.#attach(index, fd);
       }
       this.#lock.release();
@@ -475,8 +465,8 @@ export class InodeTable {
    * not backed.
    */
   openBacked(nodeid: number, fd: number, registrar: Registrar, may = true): number {
-    const at = this.#table.at(nodeid);
-    const words = this.#words;
+    const at = this.table.at(nodeid);
+    const words = this.words;
     this.#lock.acquire();
     if (words[at + OPENS] === 0) {
       const kept = words[at + BACKING]!;
@@ -494,23 +484,13 @@ export class InodeTable {
     return backing;
   }
 
-  /** How many handles of the acquired inode are open, whatever they are for. */
-  opens(nodeid: number): number {
-    return Atomics.load(this.#words, this.#table.at(nodeid) + OPENS);
-  }
-
-  /** Whether the inode, which is open, has a backing id. */
-  isBacked(nodeid: number): boolean {
-    return this.#words[this.#table.at(nodeid) + BACKING]! > 0;
-  }
-
   /**
    * Counts a close. With the last one the backing id is kept, for the next to open, if there are
    * not too many.
    */
   closeBacked(nodeid: number, registrar: Registrar): void {
-    const at = this.#table.at(nodeid);
-    const words = this.#words;
+    const at = this.table.at(nodeid);
+    const words = this.words;
     this.#lock.acquire();
     if (words[at + STATE]! & ALIVE && --words[at + OPENS]! === 0 && words[at + BACKING]! > 0) {
       if (words[this.#header + IDLE_BACKINGS]! < IDLE_BACKINGS_MAX) {
@@ -521,36 +501,6 @@ export class InodeTable {
       }
     }
     this.#lock.release();
-  }
-
-  /**
-   * Counts handles through which the kernel may change the file's times without telling anybody:
-   * files that are open for reading and writing past us can be mapped.
-   */
-  countMappable(nodeid: number, change: number): void {
-    Atomics.add(this.#words, this.#table.at(nodeid) + MAPPABLE, change);
-  }
-
-  /** Counts handles that are open for writing. */
-  countWriters(nodeid: number, change: number): void {
-    Atomics.add(this.#words, this.#table.at(nodeid) + WRITERS, change);
-  }
-
-  hasWriters(nodeid: number): boolean {
-    return this.#words[this.#table.at(nodeid) + WRITERS] !== 0;
-  }
-
-  isMappable(nodeid: number): boolean {
-    return this.#words[this.#table.at(nodeid) + MAPPABLE] !== 0;
-  }
-
-  /** How many lock owners there are. */
-  lockOwners(nodeid: number): number {
-    return this.#table.has(nodeid) ? this.#words[this.#table.at(nodeid) + LOCK_OWNERS]! : 0;
-  }
-
-  countLockOwners(nodeid: number, change: number): void {
-    Atomics.add(this.#words, this.#table.at(nodeid) + LOCK_OWNERS, change);
   }
 
   // --- Chains of inodes with the same hash; under the lock ---
@@ -564,10 +514,10 @@ export class InodeTable {
   }
 
   #find(bucket: number, low: number, high: number, device: number): number {
-    const words = this.#words;
+    const words = this.words;
     let index = words[bucket]!;
     while (index !== 0) {
-      const at = this.#table.at(index);
+      const at = this.table.at(index);
       if (
         words[at + INO_LOW] === low &&
         words[at + INO_HIGH] === high &&
@@ -580,23 +530,26 @@ export class InodeTable {
   }
 
   #unhash(index: number): void {
-    const words = this.#words;
-    const at = this.#table.at(index);
+    const words = this.words;
+    const at = this.table.at(index);
     const bucket = this.#bucket(words[at + INO_LOW]!, words[at + INO_HIGH]!, words[at + DEVICE]!);
     let link = bucket;
-    while (words[link] !== 0 && words[link] !== index) link = this.#table.at(words[link]!) + NEXT;
+    while (words[link] !== 0 && words[link] !== index) link = this.table.at(words[link]!) + NEXT;
     if (words[link] === index) words[link] = words[at + NEXT]!;
   }
 
   /**
    * Takes the lock, and finds the inode of that number that is the file behind `fd`; 0 if there is
    * none. While an inode has a descriptor, its number can't have passed to another file; afterwards
-   * the file handle tells, and one of another file is found no more.
+   * the time of its last change tells, or else the file handle, and one of another file is found no
+   * more.
    */
-  #findSame(fd: number, bucket: number, low: number, high: number, device: number): number {
+  #findSame(fd: number, from: Memory, bucket: number, device: number): number {
+    const low = from.i32[stat.st_ino >> 2]!;
+    const high = from.i32[(stat.st_ino >> 2) + 1]!;
     this.#lock.acquire();
     let index = this.#find(bucket, low, high, device);
-    if (index === 0 || this.#hasFd(index)) return index;
+    if (index === 0 || this.#hasFd(index) || this.#isUnchanged(index, from)) return index;
     this.#lock.release();
     const hasHandle = takeHandle(fd, this.#handle);
     this.#lock.acquire();
@@ -607,16 +560,27 @@ export class InodeTable {
   }
 
   #hasFd(index: number): boolean {
-    return this.#words[this.#table.at(index) + FD]! >= 0;
+    return this.words[this.table.at(index) + FD]! >= 0;
+  }
+
+  /** Whether the file whose struct stat is `from` was last changed when the inode was. */
+  #isUnchanged(index: number, from: Memory): boolean {
+    const words = this.words;
+    const at = this.table.at(index);
+    return (
+      words[at + CTIME_NSEC] !== 0 &&
+      words[at + CTIME_NSEC] === from.i32[stat.st_ctime_nsec >> 2] &&
+      words[at + CTIME] === from.i32[stat.st_ctime >> 2]
+    );
   }
 
   /** Whether the file handle of the inode is the one in `#handle`. */
   #isOfHandle(index: number): boolean {
-    const own = this.#table.at(index) + HANDLE_BYTES;
+    const own = this.table.at(index) + HANDLE_BYTES;
     const handle = this.#handle.i32;
     const length = 2 + ((handle[0]! + 3) >> 2);
     for (let word = 0; word < length; word++)
-      if (handle[word] !== this.#words[own + word]) return false;
+      if (handle[word] !== this.words[own + word]) return false;
     return true;
   }
 
@@ -624,8 +588,8 @@ export class InodeTable {
 
   /** Gives an inode without descriptor this one. */
   #attach(index: number, fd: number): void {
-    const words = this.#words;
-    const at = this.#table.at(index);
+    const words = this.words;
+    const at = this.table.at(index);
     if (words[at + RETAINED] === 0) words[this.#header + EVICTED]!--;
     words[at + FD] = fd;
     if (!this.#devices.hasHandles(words[at + DEVICE]!)) return;
@@ -643,15 +607,15 @@ export class InodeTable {
 
   /** Takes the descriptor out of the ring, so that it stays until the inode is forgotten. */
   #keep(index: number): void {
-    const words = this.#words;
-    const at = this.#table.at(index);
+    const words = this.words;
+    const at = this.table.at(index);
     words[at + STATE]! |= KEEP;
     if (words[at + PLACE] !== 0) words[this.#ring + words[at + PLACE]!] = 0;
     words[at + PLACE] = 0;
   }
 
   #nextPlace(): number {
-    const words = this.#words;
+    const words = this.words;
     const place = words[this.#header + HAND]! + 1;
     const next = place > this.#ringSize ? 1 : place;
     words[this.#header + HAND] = next;
@@ -660,14 +624,14 @@ export class InodeTable {
 
   /** Frees a place of the ring, by closing the descriptor or by letting it stay without a place. */
   #evict(place: number): boolean {
-    const words = this.#words;
+    const words = this.words;
     const index = words[this.#ring + place]!;
-    const at = this.#table.at(index);
+    const at = this.table.at(index);
     if (words[at + RECENT] !== 0) {
       words[at + RECENT] = 0;
       return false;
     }
-    if (!this.#table.tryClose(index)) return false;
+    if (!this.table.tryClose(index)) return false;
     const fd = words[at + FD]!;
     if (this.#canReopen(index, fd)) {
       this.#detach(index);
@@ -675,26 +639,43 @@ export class InodeTable {
     } else {
       this.#keep(index);
     }
-    this.#table.reopen(index);
+    this.table.reopen(index);
     return true;
   }
 
   /**
-   * Makes sure that the inode has a file handle and a name, without which it can't be opened again.
+   * Makes sure that the inode has a file handle and a name, without which it can't be opened again,
+   * and notes when it was last changed.
    */
   #canReopen(index: number, fd: number): boolean {
-    if (fstat(fd, this.#stat.address) < 0 || this.#stat.i32[stat.st_nlink >> 2] === 0) return false;
+    const { address, i32: words } = this.#stat;
+    if (fstat(fd, address) < 0 || words[stat.st_nlink >> 2] === 0) return false;
+    this.#noteChange(index);
     return this.#storeHandle(index, fd);
+  }
+
+  /**
+   * A file that gets the inode's number later is changed later: the time of the last change tells
+   * them apart. Not if that was just now, since the clock of files is coarse, and not on a file
+   * system that counts in seconds.
+   */
+  #noteChange(index: number): void {
+    const words = this.words;
+    const at = this.table.at(index);
+    const { view, i32 } = this.#stat;
+    const nanoseconds = i32[stat.st_ctime_nsec >> 2]!;
+    const age = Date.now() - (readI64(view, stat.st_ctime) * 1000 + nanoseconds / 1e6);
+    words[at + CTIME] = i32[stat.st_ctime >> 2]!;
+    words[at + CTIME_NSEC] = age > CTIME_SETTLED_MS ? nanoseconds : 0;
   }
 
   /** Makes sure that the inode behind `fd` has a file handle that can be opened. */
   #storeHandle(index: number, fd: number): boolean {
-    if (!this.#devices.hasHandles(this.#words[this.#table.at(index) + DEVICE]!)) return false;
-    const at = this.#table.at(index) + HANDLE_BYTES;
-    if (this.#words[at] !== 0) return true;
+    if (!this.#devices.hasHandles(this.words[this.table.at(index) + DEVICE]!)) return false;
+    const at = this.table.at(index) + HANDLE_BYTES;
+    if (this.words[at] !== 0) return true;
     if (!takeHandle(fd, this.#handle)) return false;
-    for (let word = 0; word < HANDLE_WORDS; word++)
-      this.#words[at + word] = this.#handle.i32[word]!;
+    for (let word = 0; word < HANDLE_WORDS; word++) this.words[at + word] = this.#handle.i32[word]!;
     return true;
   }
 }

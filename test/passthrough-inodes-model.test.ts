@@ -87,7 +87,8 @@ class Model {
     known.lookups -= count;
     if (known.lookups > 0) return;
     this.known.delete(nodeid);
-    this.retained.set(nodeid, known.file);
+    // A removed one can't be opened again, so nothing is kept of it.
+    if (known.file.names > 0) this.retained.set(nodeid, known.file);
   }
 
   release(nodeid: number): void {

@@ -2,7 +2,7 @@
 // files of a private directory and with a cache of a few descriptors.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { linkSync, unlinkSync } from "node:fs";
+import { linkSync, statSync, unlinkSync } from "node:fs";
 import { S_IFREG, stat } from "../src/abi-linux.ts";
 import { FUSE_ROOT_ID } from "../src/abi-fuse.ts";
 import { ENFILE, ENOENT, ESTALE } from "../src/errno.ts";
@@ -242,11 +242,45 @@ describe("a forgotten inode", () => {
 
   needsHandles("is not taken for a file that has got its number", () => {
     using f = new Fixture(3);
-    f.make("a", "new");
+    f.make("a", "new"); // most likely with the same time of change
     const number = ino(f.at("a"));
     const a = f.lookup("a");
     f.inodes.forget(a, 1);
     expect(f.lookup("new", number)).not.toBe(a);
+  });
+
+  needsHandles("that was changed long ago is told by that time, and by its handle after", () => {
+    using f = new Fixture(3);
+    const [file, other] = [import.meta.path, `${import.meta.dirname}/support-inodes.ts`];
+    const { ino: number, ctimeNs } = statSync(file, { bigint: true });
+    /** Looks a path up as if it had that inode number, and that time of change. */
+    const lookup = (path: string, changed: bigint): number => {
+      const fd = openPath(path);
+      fstat(fd, statMemory.address);
+      statMemory.view.setBigUint64(stat.st_ino, number, true);
+      statMemory.view.setBigUint64(stat.st_ctime, changed / 1_000_000_000n, true);
+      statMemory.view.setBigUint64(stat.st_ctime_nsec, changed % 1_000_000_000n, true);
+      return f.inodes.remember(fd, statMemory);
+    };
+    const nodeid = lookup(file, ctimeNs);
+    const forgetAndLookup = (path: string, changed: bigint): number => {
+      f.inodes.forget(nodeid, 1);
+      return lookup(path, changed);
+    };
+    expect(forgetAndLookup(file, ctimeNs)).toBe(nodeid);
+    expect(forgetAndLookup(file, ctimeNs + 1n)).toBe(nodeid);
+    expect(forgetAndLookup(other, ctimeNs)).toBe(nodeid); // nobody looks at its handle
+    expect(forgetAndLookup(other, ctimeNs + 1n)).not.toBe(nodeid);
+  });
+
+  needsHandles("is not kept if it has no name any more", () => {
+    using f = new Fixture(3);
+    f.make("a");
+    const a = f.lookup("a");
+    f.unlink("a");
+    f.inodes.forget(a, 1);
+    expect(f.inodes.count).toBe(1);
+    expect(f.use(a)).toBe(-ESTALE);
   });
 
   needsHandles(`is kept among the last ${RETAINED_MAX}, and no longer`, () => {
