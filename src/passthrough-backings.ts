@@ -9,7 +9,7 @@ import {
 import { errnoMessage } from "./errno.ts";
 import { log } from "./log.ts";
 import { smallMemory } from "./memory.ts";
-import type { Registrar } from "./passthrough-inodes.ts";
+import type { Registrar } from "./passthrough-inode-record.ts";
 import { ioctl } from "./syscall.ts";
 
 // Scratch memory of the thread, for all file systems that it serves.

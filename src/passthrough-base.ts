@@ -8,6 +8,7 @@
 import type { Activity } from "./activity.ts";
 import { FUSE_NO_OPENDIR_SUPPORT, FUSE_NO_OPEN_SUPPORT, FUSE_WRITEBACK_CACHE } from "./abi-fuse.ts";
 import {
+  AT_SYMLINK_NOFOLLOW,
   O_ACCMODE,
   O_APPEND,
   O_CLOEXEC,
@@ -40,7 +41,7 @@ import { LockTable, type LockAreas } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
 import type { AttrReply, EntryOut } from "./reply.ts";
 import { SharedLayout } from "./shared-table.ts";
-import { close, fstat, openat } from "./syscall.ts";
+import { close, fstat, newfstatat, openat } from "./syscall.ts";
 
 /** Where the parts of the shared state lie. */
 export interface PassthroughAreas {
@@ -186,8 +187,20 @@ export abstract class PassthroughBase extends FileSystem {
     return host;
   }
 
-  /** Looks `name` up in the directory `dirfd` and fills `entry`; the lookup count goes up by 1. */
+  /**
+   * Looks `name` up in the directory `dirfd` and fills `entry`; the lookup count goes up by 1. A
+   * file that the kernel knows is recognised without opening it. That is tried as long as it is
+   * successful, because most who look things up again do it with many.
+   */
   protected enter(dirfd: number, name: Address, entry: EntryOut): number {
+    const { inodes } = this;
+    if (inodes.wasKnown) {
+      const { moment } = inodes;
+      const result = newfstatat(dirfd, name, this.stat.address, AT_SYMLINK_NOFOLLOW);
+      if (result < 0) return result;
+      const nodeid = inodes.recall(this.stat, moment);
+      if (nodeid !== 0) return this.#show(nodeid, entry);
+    }
     const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
     return fd < 0 ? fd : this.enterFd(fd, entry);
   }
@@ -198,7 +211,10 @@ export abstract class PassthroughBase extends FileSystem {
   protected enterFd(fd: number, entry: EntryOut): number {
     fstat(fd, this.stat.address);
     const nodeid = this.inodes.remember(fd, this.stat);
-    if (nodeid < 0) return nodeid;
+    return nodeid < 0 ? nodeid : this.#show(nodeid, entry);
+  }
+
+  #show(nodeid: number, entry: EntryOut): number {
     const isDirectory = (this.stat.view.getUint32(stat.st_mode, true) & S_IFMT) === S_IFDIR;
     const { config } = this;
     entry.nodeid = nodeid;

@@ -174,6 +174,15 @@ export class DeviceTable {
     return device;
   }
 
+  /** The same without a descriptor; -1 if it is not the device that was found last. */
+  known(from: Memory): number {
+    const last = this.#last;
+    if (this.#options.mntid || last >= this.#words[this.#header + COUNT]!) return -1;
+    const low = from.i32[stat.st_dev >> 2]!;
+    const high = from.i32[(stat.st_dev >> 2) + 1]!;
+    return this.#is(this.#at(last), low, high, 0, 0) ? last : -1;
+  }
+
   #is(at: number, low: number, high: number, mountLow: number, mountHigh: number): boolean {
     const words = this.#words;
     return (

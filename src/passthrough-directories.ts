@@ -5,8 +5,6 @@ import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FUSE_ROOT_ID } from "./abi-fuse.ts";
 import {
   LINUX_DIRENT64_NAME,
   O_DIRECTORY,
-  O_NOFOLLOW,
-  O_PATH,
   O_RDONLY,
   SEEK_SET,
   S_IFDIR,
@@ -197,9 +195,8 @@ export abstract class PassthroughDirectories extends PassthroughFiles {
     if (!out.begin(length)) return -1;
     if (dots && nodeid === FUSE_ROOT_ID && length === 2) this.#showRoot(at);
     if (plus && !dots) {
-      const fd = this.openAt(dirfd, address + name, O_PATH | O_NOFOLLOW, 0);
-      if (fd === -ENOENT) return 0; // it was removed meanwhile
-      if (fd >= 0) this.enterFd(fd, out.entry); // an entry that failed has nodeid 0: not looked up
+      // What can't be entered has nodeid 0: not looked up. What was removed meanwhile is left out.
+      if (this.enter(dirfd, address + name, out.entry) === -ENOENT) return 0;
     }
     const type = view.getUint8(at + linux_dirent64.d_type);
     out.commit(entries, name, length, at + linux_dirent64.d_ino, at + linux_dirent64.d_off, type);

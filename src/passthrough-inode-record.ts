@@ -2,7 +2,8 @@
 // parts are as indices of words, and those of them that need no lock.
 
 import { S_IFMT } from "./abi-linux.ts";
-import { FILE_HANDLE_MAX, INODES_MAX } from "./limits.ts";
+import { FILE_HANDLE_MAX, IDLE_BACKINGS_MAX, INODES_MAX } from "./limits.ts";
+import { Lock } from "./lock.ts";
 import type { Memory } from "./memory.ts";
 import { RecordTable } from "./shared-table.ts";
 import { array, f64, i32, struct, u32, u64, u8 } from "./struct.ts";
@@ -39,10 +40,11 @@ export const inode_record = struct("inode_record", {
   /** How many handles are open for writing. */
   writers: u32,
   /**
-   * Of an inode without descriptor: when it was last changed, in seconds (the lower half) and
-   * nanoseconds; the latter are 0 if that is not to be relied on.
+   * Of an inode with a descriptor: which attachment that was. Without: when it was last changed, in
+   * seconds, the lower half.
    */
-  ctime: u32,
+  since: u32,
+  /** And nanoseconds, 0 if that time is not to be relied on. */
   ctime_nsec: u32,
 });
 
@@ -64,7 +66,7 @@ export const HANDLE_BYTES = inode_record.handle_bytes >> 2;
 export const RETAINED = inode_record.retained >> 2;
 export const MAPPABLE = inode_record.mappable >> 2;
 export const WRITERS = inode_record.writers >> 2;
-export const CTIME = inode_record.ctime >> 2;
+export const SINCE = inode_record.since >> 2;
 export const CTIME_NSEC = inode_record.ctime_nsec >> 2;
 export const HANDLE_WORDS = 2 + FILE_HANDLE_MAX / 4;
 
@@ -72,14 +74,48 @@ export const ALIVE = 1;
 /** The descriptor must stay: the file can't be opened again. */
 export const KEEP = 2;
 
-/** The records, and what may be asked and counted without the lock. */
-export class InodeFields {
+export const inodes_header = struct("inodes_header", {
+  lock: u32,
+  /** Where the ring's hand is. */
+  hand: u32,
+  /** Inodes without a descriptor. */
+  evicted: u32,
+  /** How many passthrough registrations are kept for inodes that no one has open. */
+  idle_backings: u32,
+  /** Where the hand of the ring of forgotten inodes is. */
+  retained_hand: u32,
+  /** How often an inode was given a descriptor; goes round. */
+  attachments: u32,
+});
+
+export const HAND = inodes_header.hand >> 2;
+export const EVICTED = inodes_header.evicted >> 2;
+export const IDLE_BACKINGS = inodes_header.idle_backings >> 2;
+
+export const ATTACHMENTS = inodes_header.attachments >> 2;
+export const RETAINED_HAND = inodes_header.retained_hand >> 2;
+
+/** Registers files for FUSE passthrough. */
+export interface Registrar {
+  /** Returns a backing id > 0 for the file behind `fd`, or -1. */
+  register(fd: number): number;
+  close(id: number): void;
+}
+
+/** The records, and what hangs on an inode as long as the kernel knows it. */
+export class InodeRecords {
   protected readonly words: Int32Array;
   protected readonly table: RecordTable;
+  protected readonly lock: Lock;
+  /** Where inodes_header lies, as an index of `words`. */
+  protected readonly header: number;
 
-  constructor(memory: Memory, records: number) {
+  /** `areas` says where header and records lie. */
+  constructor(memory: Memory, areas: { header: number; records: number }) {
     this.words = memory.i32;
-    this.table = new RecordTable(memory, records, inode_record, INODES_MAX);
+    this.table = new RecordTable(memory, areas.records, inode_record, INODES_MAX);
+    this.lock = new Lock(memory, areas.header + inodes_header.lock);
+    this.header = areas.header >> 2;
   }
 
   /** Its generation: with the nodeid, unique over the life of the mount. */
@@ -130,5 +166,51 @@ export class InodeFields {
 
   countLockOwners(nodeid: number, change: number): void {
     Atomics.add(this.words, this.table.at(nodeid) + LOCK_OWNERS, change);
+  }
+
+  // --- Registrations for FUSE passthrough ---
+
+  /**
+   * Counts an open of the acquired inode. The first one decides for as long as it is open: it is
+   * backed if it `may` be, and `registrar` gives it a backing id. Returns the id, or -1 if it is
+   * not backed.
+   */
+  openBacked(nodeid: number, fd: number, registrar: Registrar, may = true): number {
+    const at = this.table.at(nodeid);
+    const words = this.words;
+    this.lock.acquire();
+    if (words[at + OPENS] === 0) {
+      const kept = words[at + BACKING]!;
+      if (kept > 0) words[this.header + IDLE_BACKINGS]!--;
+      if (!may) {
+        if (kept > 0) registrar.close(kept);
+        words[at + BACKING] = -1;
+      } else if (kept <= 0) {
+        words[at + BACKING] = registrar.register(fd);
+      }
+    }
+    words[at + OPENS]!++;
+    const backing = words[at + BACKING]!;
+    this.lock.release();
+    return backing;
+  }
+
+  /**
+   * Counts a close. With the last one the backing id is kept, for the next to open, if there are
+   * not too many.
+   */
+  closeBacked(nodeid: number, registrar: Registrar): void {
+    const at = this.table.at(nodeid);
+    const words = this.words;
+    this.lock.acquire();
+    if (words[at + STATE]! & ALIVE && --words[at + OPENS]! === 0 && words[at + BACKING]! > 0) {
+      if (words[this.header + IDLE_BACKINGS]! < IDLE_BACKINGS_MAX) {
+        words[this.header + IDLE_BACKINGS]!++;
+      } else {
+        registrar.close(words[at + BACKING]!);
+        words[at + BACKING] = 0;
+      }
+    }
+    this.lock.release();
   }
 }

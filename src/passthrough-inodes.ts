@@ -7,7 +7,7 @@
 // was not used since it last came by, after its file handle was taken. Where handles can't be had,
 // every inode keeps its descriptor.
 //
-// Invariants, under `#lock`: an inode with lookups is on the chain of its bucket, unless another
+// Invariants, under `lock`: an inode with lookups is on the chain of its bucket, unless another
 // file has got its inode number since; `fd < 0` only with a handle; an inode's place in the ring
 // names the inode.
 //
@@ -22,12 +22,10 @@ import {
   CTIME_SETTLED_MS,
   DESCRIPTORS_RELIEVED,
   FILE_HANDLE_MAX,
-  IDLE_BACKINGS_MAX,
   INODE_BUCKETS,
   INODES_MAX,
   RETAINED_MAX,
 } from "./limits.ts";
-import { Lock } from "./lock.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import {
   DeviceTable,
@@ -37,18 +35,22 @@ import {
 } from "./passthrough-devices.ts";
 import {
   ALIVE,
+  ATTACHMENTS,
   BACKING,
-  CTIME,
   CTIME_NSEC,
   DEVICE,
+  EVICTED,
   FD,
   GENERATION,
+  HAND,
   HANDLE_BYTES,
   HANDLE_WORDS,
+  IDLE_BACKINGS,
   INO_HIGH,
   INO_LOW,
   inode_record,
-  InodeFields,
+  InodeRecords,
+  inodes_header,
   KEEP,
   LOCK_OWNERS,
   LOOKUPS,
@@ -58,33 +60,15 @@ import {
   PLACE,
   RECENT,
   RETAINED,
+  RETAINED_HAND,
+  SINCE,
   STATE,
   WRITERS,
 } from "./passthrough-inode-record.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
 import { readI64 } from "./request.ts";
-import { struct, u32 } from "./struct.ts";
 import { close, fstat, open_by_handle_at } from "./syscall.ts";
-
-const inodes_header = struct("inodes_header", {
-  lock: u32,
-  /** Where the ring's hand is. */
-  hand: u32,
-  /** Inodes without a descriptor. */
-  evicted: u32,
-  /** How many passthrough registrations are kept for inodes that no one has open. */
-  idle_backings: u32,
-  /** Where the hand of the ring of forgotten inodes is. */
-  retained_hand: u32,
-  pad: u32,
-});
-
-const HAND = inodes_header.hand >> 2;
-const EVICTED = inodes_header.evicted >> 2;
-const IDLE_BACKINGS = inodes_header.idle_backings >> 2;
-
-const RETAINED_HAND = inodes_header.retained_hand >> 2;
 
 /** Where the inodes' areas lie in shared memory. */
 export interface InodeAreas {
@@ -103,22 +87,13 @@ export interface InodeOptions extends DeviceOptions {
   readonly dropsForgotten: boolean;
 }
 
-/** Registers files for FUSE passthrough. */
-export interface Registrar {
-  /** Returns a backing id > 0 for the file behind `fd`, or -1. */
-  register(fd: number): number;
-  close(id: number): void;
-}
-
 // Scratch memory of the thread, for all file systems that it serves.
 const handleScratch = smallMemory(8 + FILE_HANDLE_MAX);
 const statScratch = smallMemory(stat.sizeof);
 
-export class InodeTable extends InodeFields {
+export class InodeTable extends InodeRecords {
   readonly #lookups: Float64Array;
   readonly #memory: Memory;
-  readonly #lock: Lock;
-  readonly #header: number;
   readonly #buckets: number;
   readonly #devices: DeviceTable;
   readonly #ring: number;
@@ -128,6 +103,8 @@ export class InodeTable extends InodeFields {
   /** struct file_handle of some other descriptor, to compare with. */
   readonly #handle = handleScratch;
   readonly #stat = statScratch;
+  /** Whether the inode that was remembered last was known already. */
+  wasKnown = false;
 
   static areas(layout: SharedLayout, ringSize: number): InodeAreas {
     return {
@@ -142,11 +119,9 @@ export class InodeTable extends InodeFields {
   }
 
   constructor(memory: Memory, areas: InodeAreas, options: InodeOptions, proc: ProcFds) {
-    super(memory, areas.records);
+    super(memory, areas);
     this.#memory = memory;
     this.#lookups = memory.f64;
-    this.#lock = new Lock(memory, areas.header + inodes_header.lock);
-    this.#header = areas.header >> 2;
     this.#buckets = areas.buckets >> 2;
     this.#devices = new DeviceTable(memory, areas.devices, options, proc);
     this.#ring = areas.ring >> 2;
@@ -194,9 +169,9 @@ export class InodeTable extends InodeFields {
 
   release(nodeid: number): void {
     if (this.table.has(nodeid) && this.table.unpin(nodeid)) {
-      this.#lock.acquire();
+      this.lock.acquire();
       this.#bury(nodeid);
-      this.#lock.release();
+      this.lock.release();
     }
   }
 
@@ -204,7 +179,7 @@ export class InodeTable extends InodeFields {
   #reacquire(nodeid: number): number {
     const words = this.words;
     const at = this.table.at(nodeid);
-    this.#lock.acquire();
+    this.lock.acquire();
     let fd = -ESTALE;
     if (words[at + STATE]! & ALIVE) {
       fd = words[at + FD]!;
@@ -213,7 +188,7 @@ export class InodeTable extends InodeFields {
         if (fd >= 0) this.#attach(nodeid, fd);
       }
     }
-    this.#lock.release();
+    this.lock.release();
     return fd;
   }
 
@@ -233,9 +208,9 @@ export class InodeTable extends InodeFields {
    * to give.
    */
   relieve(): boolean {
-    this.#lock.acquire();
+    this.lock.acquire();
     const relieved = this.#relieve();
-    this.#lock.release();
+    this.lock.release();
     return relieved;
   }
 
@@ -246,6 +221,28 @@ export class InodeTable extends InodeFields {
       if (this.words[this.#ring + place] !== 0 && this.#evict(place)) freed++;
     }
     return freed > 0;
+  }
+
+  /** Which moment it is, for `recall` and `tryRescue`. */
+  get moment(): number {
+    return this.words[this.header + ATTACHMENTS]!;
+  }
+
+  /**
+   * The inode of the file whose struct stat `from` was asked for after `moment`, with 1 added to
+   * its lookup count. Returns the nodeid, or 0 if it is not known or only a descriptor can tell.
+   */
+  recall(from: Memory, moment: number): number {
+    const index = Math.max(0, this.#findByStat(from, moment));
+    if (index !== 0) this.#countLookup(index);
+    this.lock.release();
+    return index;
+  }
+
+  #countLookup(index: number): void {
+    const at = this.table.at(index);
+    if (this.words[at + RETAINED] !== 0) this.#unretain(index);
+    this.#lookups[(at + LOOKUPS) >> 1]! += 1;
   }
 
   /**
@@ -264,10 +261,11 @@ export class InodeTable extends InodeFields {
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
     const bucket = this.#bucket(low, high, device);
     let index = this.#findSame(fd, from, bucket, device);
+    this.wasKnown = index !== 0;
     if (index === 0) {
       index = this.table.allocate();
       if (index < 0) {
-        this.#lock.release();
+        this.lock.release();
         close(fd);
         return index;
       }
@@ -275,12 +273,10 @@ export class InodeTable extends InodeFields {
       words[this.table.at(index) + NEXT] = words[bucket]!;
       words[bucket] = index;
     }
-    const at = this.table.at(index);
-    if (words[at + RETAINED] !== 0) this.#unretain(index);
-    this.#lookups[(at + LOOKUPS) >> 1]! += 1;
-    const spare = words[at + FD]! >= 0;
+    this.#countLookup(index);
+    const spare = this.#hasFd(index);
     if (!spare) this.#attach(index, fd);
-    this.#lock.release();
+    this.lock.release();
     if (spare) close(fd);
     return index;
   }
@@ -303,7 +299,7 @@ export class InodeTable extends InodeFields {
     words[at + RETAINED] = 0;
     words[at + MAPPABLE] = 0;
     words[at + WRITERS] = 0;
-    words[this.#header + EVICTED]!++; // until #attach
+    words[this.header + EVICTED]!++; // until #attach
   }
 
   /**
@@ -315,18 +311,18 @@ export class InodeTable extends InodeFields {
     const at = this.table.at(nodeid);
     const words = this.words;
     let backing = 0;
-    this.#lock.acquire();
+    this.lock.acquire();
     if (words[at + STATE]! & ALIVE && words[at + RETAINED] === 0) {
       const left = Math.max(0, this.#lookups[(at + LOOKUPS) >> 1]! - count);
       this.#lookups[(at + LOOKUPS) >> 1] = left;
       if (left === 0) {
         backing = Math.max(0, words[at + BACKING]!);
-        if (backing > 0 && words[at + OPENS] === 0) words[this.#header + IDLE_BACKINGS]!--;
+        if (backing > 0 && words[at + OPENS] === 0) words[this.header + IDLE_BACKINGS]!--;
         words[at + BACKING] = 0;
         if (this.#options.dropsForgotten || !this.#retain(nodeid)) this.#drop(nodeid);
       }
     }
-    this.#lock.release();
+    this.lock.release();
     return backing;
   }
 
@@ -345,9 +341,9 @@ export class InodeTable extends InodeFields {
     const can = fd < 0 || this.#canReopen(index, fd);
     if (can) {
       if (fd >= 0) this.#detach(index);
-      else words[this.#header + EVICTED]!--;
-      const place = (words[this.#header + RETAINED_HAND]! % RETAINED_MAX) + 1;
-      words[this.#header + RETAINED_HAND] = place;
+      else words[this.header + EVICTED]!--;
+      const place = (words[this.header + RETAINED_HAND]! % RETAINED_MAX) + 1;
+      words[this.header + RETAINED_HAND] = place;
       const oldest = words[this.#retained + place]!;
       if (oldest !== 0) {
         this.#unretain(oldest);
@@ -366,7 +362,7 @@ export class InodeTable extends InodeFields {
     const at = this.table.at(index);
     words[this.#retained + words[at + RETAINED]!] = 0;
     words[at + RETAINED] = 0;
-    if (words[at + FD]! < 0) words[this.#header + EVICTED]!++;
+    if (words[at + FD]! < 0) words[this.header + EVICTED]!++;
   }
 
   /** Ends an inode that nobody looks up or retains. */
@@ -379,7 +375,7 @@ export class InodeTable extends InodeFields {
   /** Frees the record of an inode that was dropped and has no pins. */
   #bury(index: number): void {
     if (this.words[this.table.at(index) + FD]! >= 0) this.#detach(index);
-    else this.words[this.#header + EVICTED]!--;
+    else this.words[this.header + EVICTED]!--;
     this.table.free(index);
   }
 
@@ -427,7 +423,22 @@ export class InodeTable extends InodeFields {
 
   /** Whether some inodes that the kernel knows have no descriptor. */
   get hasEvicted(): boolean {
-    return this.words[this.#header + EVICTED]! > 0;
+    return this.words[this.header + EVICTED]! > 0;
+  }
+
+  /**
+   * What `rescue` does, for the file whose struct stat `from` was asked for after `moment`; -1 if
+   * that takes a descriptor.
+   */
+  tryRescue(from: Memory, moment: number): number {
+    let index = this.#findByStat(from, moment);
+    if (index > 0) {
+      if (this.words[this.table.at(index) + RETAINED] !== 0) index = 0;
+      else if (this.#hasFd(index)) this.table.pin(index);
+      else index = -1;
+    }
+    this.lock.release();
+    return index;
   }
 
   /**
@@ -451,61 +462,15 @@ export class InodeTable extends InodeFields {
         taken = this.words[at + FD]! < 0;
         if (taken) this.#attach(index, fd);
       }
-      this.#lock.release();
+      this.lock.release();
     }
     if (!taken) close(fd);
     return known;
   }
 
-  // --- FUSE passthrough and locks: what hangs on an inode ---
-
-  /**
-   * Counts an open of the acquired inode. The first one decides for as long as it is open: it is
-   * backed if it `may` be, and `registrar` gives it a backing id. Returns the id, or -1 if it is
-   * not backed.
-   */
-  openBacked(nodeid: number, fd: number, registrar: Registrar, may = true): number {
-    const at = this.table.at(nodeid);
-    const words = this.words;
-    this.#lock.acquire();
-    if (words[at + OPENS] === 0) {
-      const kept = words[at + BACKING]!;
-      if (kept > 0) words[this.#header + IDLE_BACKINGS]!--;
-      if (!may) {
-        if (kept > 0) registrar.close(kept);
-        words[at + BACKING] = -1;
-      } else if (kept <= 0) {
-        words[at + BACKING] = registrar.register(fd);
-      }
-    }
-    words[at + OPENS]!++;
-    const backing = words[at + BACKING]!;
-    this.#lock.release();
-    return backing;
-  }
-
-  /**
-   * Counts a close. With the last one the backing id is kept, for the next to open, if there are
-   * not too many.
-   */
-  closeBacked(nodeid: number, registrar: Registrar): void {
-    const at = this.table.at(nodeid);
-    const words = this.words;
-    this.#lock.acquire();
-    if (words[at + STATE]! & ALIVE && --words[at + OPENS]! === 0 && words[at + BACKING]! > 0) {
-      if (words[this.#header + IDLE_BACKINGS]! < IDLE_BACKINGS_MAX) {
-        words[this.#header + IDLE_BACKINGS]!++;
-      } else {
-        registrar.close(words[at + BACKING]!);
-        words[at + BACKING] = 0;
-      }
-    }
-    this.#lock.release();
-  }
-
   // --- Chains of inodes with the same hash; under the lock ---
 
-  /** The index in `#words` of the bucket's first link. */
+  /** The index in `words` of the bucket's first link. */
   #bucket(low: number, high: number, device: number): number {
     let hash =
       Math.imul(low ^ Math.imul(high, 0x9e3779b1), 0x85ebca6b) ^ Math.imul(device, 0xc2b2ae35);
@@ -539,6 +504,26 @@ export class InodeTable extends InodeFields {
   }
 
   /**
+   * Takes the lock, and finds the inode of the file whose struct stat `from` was asked for after
+   * `moment`: 0 if it is not known, -1 if only a descriptor can tell. An inode that has had its
+   * descriptor since before then has had its number too.
+   */
+  #findByStat(from: Memory, moment: number): number {
+    const device = this.#devices.known(from);
+    const low = from.i32[stat.st_ino >> 2]!;
+    const high = from.i32[(stat.st_ino >> 2) + 1]!;
+    this.lock.acquire();
+    if (device < 0) return -1;
+    const index = this.#find(this.#bucket(low, high, device), low, high, device);
+    if (index === 0) return 0;
+    const since = this.words[this.table.at(index) + SINCE]!;
+    const isSame = this.#hasFd(index)
+      ? ((moment - since) | 0) >= 0
+      : this.#isUnchanged(index, from);
+    return isSame ? index : -1;
+  }
+
+  /**
    * Takes the lock, and finds the inode of that number that is the file behind `fd`; 0 if there is
    * none. While an inode has a descriptor, its number can't have passed to another file; afterwards
    * the time of its last change tells, or else the file handle, and one of another file is found no
@@ -547,12 +532,12 @@ export class InodeTable extends InodeFields {
   #findSame(fd: number, from: Memory, bucket: number, device: number): number {
     const low = from.i32[stat.st_ino >> 2]!;
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
-    this.#lock.acquire();
+    this.lock.acquire();
     let index = this.#find(bucket, low, high, device);
     if (index === 0 || this.#hasFd(index) || this.#isUnchanged(index, from)) return index;
-    this.#lock.release();
+    this.lock.release();
     const hasHandle = takeHandle(fd, this.#handle);
-    this.#lock.acquire();
+    this.lock.acquire();
     index = this.#find(bucket, low, high, device);
     if (index === 0 || this.#hasFd(index) || (hasHandle && this.#isOfHandle(index))) return index;
     this.#unhash(index);
@@ -570,7 +555,7 @@ export class InodeTable extends InodeFields {
     return (
       words[at + CTIME_NSEC] !== 0 &&
       words[at + CTIME_NSEC] === from.i32[stat.st_ctime_nsec >> 2] &&
-      words[at + CTIME] === from.i32[stat.st_ctime >> 2]
+      words[at + SINCE] === from.i32[stat.st_ctime >> 2]
     );
   }
 
@@ -590,8 +575,9 @@ export class InodeTable extends InodeFields {
   #attach(index: number, fd: number): void {
     const words = this.words;
     const at = this.table.at(index);
-    if (words[at + RETAINED] === 0) words[this.#header + EVICTED]!--;
+    if (words[at + RETAINED] === 0) words[this.header + EVICTED]!--;
     words[at + FD] = fd;
+    words[at + SINCE] = ++words[this.header + ATTACHMENTS]!;
     if (!this.#devices.hasHandles(words[at + DEVICE]!)) return;
     for (let step = 0; step < 2 * this.#ringSize; step++) {
       const place = this.#nextPlace();
@@ -616,9 +602,9 @@ export class InodeTable extends InodeFields {
 
   #nextPlace(): number {
     const words = this.words;
-    const place = words[this.#header + HAND]! + 1;
+    const place = words[this.header + HAND]! + 1;
     const next = place > this.#ringSize ? 1 : place;
-    words[this.#header + HAND] = next;
+    words[this.header + HAND] = next;
     return next;
   }
 
@@ -635,7 +621,7 @@ export class InodeTable extends InodeFields {
     const fd = words[at + FD]!;
     if (this.#canReopen(index, fd)) {
       this.#detach(index);
-      if (words[at + RETAINED] === 0) words[this.#header + EVICTED]!++;
+      if (words[at + RETAINED] === 0) words[this.header + EVICTED]!++;
     } else {
       this.#keep(index);
     }
@@ -665,7 +651,7 @@ export class InodeTable extends InodeFields {
     const { view, i32 } = this.#stat;
     const nanoseconds = i32[stat.st_ctime_nsec >> 2]!;
     const age = Date.now() - (readI64(view, stat.st_ctime) * 1000 + nanoseconds / 1e6);
-    words[at + CTIME] = i32[stat.st_ctime >> 2]!;
+    words[at + SINCE] = i32[stat.st_ctime >> 2]!;
     words[at + CTIME_NSEC] = age > CTIME_SETTLED_MS ? nanoseconds : 0;
   }
 

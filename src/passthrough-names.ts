@@ -268,6 +268,10 @@ export abstract class PassthroughNames extends PassthroughBase {
    */
   #rescue(dirfd: number, name: Address): number {
     if (!this.inodes.hasEvicted) return 0;
+    const { moment } = this.inodes;
+    if (newfstatat(dirfd, name, this.stat.address, AT_SYMLINK_NOFOLLOW) < 0) return 0;
+    const rescued = this.inodes.tryRescue(this.stat, moment);
+    if (rescued >= 0) return rescued;
     const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
     if (fd < 0) return 0;
     fstat(fd, this.stat.address);

@@ -3,12 +3,13 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { linkSync, statSync, unlinkSync } from "node:fs";
-import { S_IFREG, stat } from "../src/abi-linux.ts";
+import { AT_FDCWD, S_IFREG, stat } from "../src/abi-linux.ts";
 import { FUSE_ROOT_ID } from "../src/abi-fuse.ts";
 import { ENFILE, ENOENT, ESTALE } from "../src/errno.ts";
+import { cstring } from "../src/memory.ts";
 import { DEVICES_MAX, IDLE_BACKINGS_MAX, RETAINED_MAX } from "../src/limits.ts";
-import type { Registrar } from "../src/passthrough-inodes.ts";
-import { dup, fstat } from "../src/syscall.ts";
+import type { Registrar } from "../src/passthrough-inode-record.ts";
+import { dup, fstat, newfstatat } from "../src/syscall.ts";
 import { Fixture, hasHandles, ino, inodeNumber, openPath, statMemory } from "./support-inodes.ts";
 
 // On a loaded machine everything takes its time.
@@ -220,6 +221,78 @@ describe("with few descriptors", () => {
     expect(f.inodes.hasFileHandles).toBe(false);
     expect(f.inodes.hasEvicted).toBe(false);
     expect(f.inodes.relieve()).toBe(false);
+  });
+});
+
+describe("without a descriptor of the file", () => {
+  const statOf = (path: string): void => {
+    expect(newfstatat(AT_FDCWD, cstring(path).address, statMemory.address, 0)).toBe(0);
+  };
+
+  test("an inode that has its own is known, and the lookup counts", () => {
+    using f = new Fixture(8);
+    f.make("a", "b");
+    const a = f.lookup("a");
+    const { moment } = f.inodes;
+    statOf(f.at("a"));
+    expect(f.inodes.recall(statMemory, moment)).toBe(a);
+    f.inodes.forget(a, 1);
+    expect(f.cached.size).toBe(1);
+    f.inodes.forget(a, 1);
+    expect(f.cached.size).toBe(0);
+    statOf(f.at("b"));
+    expect(f.inodes.recall(statMemory, moment)).toBe(0);
+  });
+
+  test("one that has got it since may be another file, which has got the number", () => {
+    using f = new Fixture(8);
+    f.make("a", "b");
+    const { moment } = f.inodes;
+    statOf(f.at("a"));
+    f.lookup("b", ino(f.at("a")));
+    statOf(f.at("a"));
+    expect(f.inodes.recall(statMemory, moment)).toBe(0);
+    expect(f.inodes.tryRescue(statMemory, moment)).toBe(-1);
+    expect(f.inodes.recall(statMemory, f.inodes.moment)).toBeGreaterThan(0);
+  });
+
+  needsHandles(
+    "one that has none is known by the time of its last change, if that is long ago",
+    () => {
+      using f = new Fixture(8);
+      const fd = openPath(import.meta.path);
+      fstat(fd, statMemory.address);
+      const old = f.inodes.remember(fd, statMemory);
+      f.make("new");
+      const young = f.lookup("new");
+      for (const nodeid of [old, young]) f.inodes.forget(nodeid, 1);
+      const { moment } = f.inodes;
+      statOf(import.meta.path);
+      expect(f.inodes.recall(statMemory, moment)).toBe(old);
+      expect(f.inodes.hasEvicted).toBe(true);
+      expect(f.use(old)).toBe(ino(import.meta.path));
+      expect(f.inodes.hasEvicted).toBe(false);
+      statOf(f.at("new"));
+      expect(f.inodes.recall(statMemory, moment)).toBe(0);
+      expect(f.lookup("new")).toBe(young);
+    },
+  );
+
+  needsHandles("it is told whether a file that loses its name has to be opened for that", () => {
+    using f = new Fixture(3);
+    const names = ["a", "b", "c", "d"];
+    f.make(...names, "unknown");
+    const [a, , , d] = names.map((name) => f.lookup(name));
+    const { moment } = f.inodes;
+    const tried = (name: string): number => {
+      statOf(f.at(name));
+      return f.inodes.tryRescue(statMemory, moment);
+    };
+    expect([tried("unknown"), tried("a"), tried("d")]).toEqual([0, -1, d!]);
+    for (let more = 0; more < 3; more++) f.use(a!); // "d" is pinned meanwhile
+    while (f.inodes.relieve());
+    expect([...f.cached.values()]).toEqual([ino(f.at("d"))]);
+    f.inodes.release(d!);
   });
 });
 

@@ -77,13 +77,18 @@ export class Fixture implements Disposable {
     for (const name of names) writeFileSync(this.at(name), name);
   }
 
-  /** What a LOOKUP does. */
+  /** What a LOOKUP does; `ino` stands for the file's inode number. */
   lookup(name: string, ino?: bigint): number {
+    const { inodes } = this;
+    const { moment } = inodes;
     const fd = openPath(this.at(name));
     if (fd < 0) return fd;
     fstat(fd, statMemory.address);
     if (ino !== undefined) statMemory.view.setBigUint64(stat.st_ino, ino, true);
-    return this.inodes.remember(fd, statMemory);
+    const known = inodes.wasKnown ? inodes.recall(statMemory, moment) : 0;
+    if (known === 0) return inodes.remember(fd, statMemory);
+    close(fd);
+    return known;
   }
 
   /** Uses an inode. The inode number of what its descriptor leads to, or -errno. */
@@ -108,9 +113,14 @@ export class Fixture implements Disposable {
   }
 
   #rescue(name: string): number {
+    const { inodes } = this;
+    const { moment } = inodes;
     const fd = openPath(this.at(name));
     fstat(fd, statMemory.address);
-    return this.inodes.rescue(fd, statMemory);
+    const rescued = inodes.tryRescue(statMemory, moment);
+    if (rescued < 0) return inodes.rescue(fd, statMemory);
+    close(fd);
+    return rescued;
   }
 
   [Symbol.dispose](): void {
