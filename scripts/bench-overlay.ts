@@ -152,6 +152,7 @@ const rate = (bench: Bench, target: Target, name: string, jobs: readonly Job[]):
   });
 
 const WARM_UP_FILES = 8000;
+const WARM_UP_TURNS = 2;
 
 // --- Copying up
 
@@ -272,7 +273,7 @@ function metadata(processes: number): Scenario {
       const files = processes === 1 ? filesAlone : filesTogether;
       const owns = Array.from({ length: processes }, (_, index) => `own${index}`);
       const lower = layers(bench, named("metadata"), 2, (paths) => {
-        spread(paths, job(target, "stat", "warm", WARM_UP_FILES, { prefix: "lower" }), "x");
+        for (const warm of warmJobs(target, "stat", "lower")) spread(paths, warm, "x");
         for (const own of owns)
           spread(paths, job(target, "stat", own, files, { prefix: "lower" }), "x");
       });
@@ -301,11 +302,18 @@ function metadata(processes: number): Scenario {
   };
 }
 
+/** Two processes, so that every worker has as much to do. */
+const warmJobs = (target: Target, step: Step, prefix: string): Job[] =>
+  ["warm0", "warm1"].map((own) => job(target, step, own, WARM_UP_FILES, { prefix }));
+
 async function warmUp(target: Target): Promise<void> {
   const run = (step: Step, prefix: string): Promise<unknown> =>
-    runTogether([job(target, step, "warm", WARM_UP_FILES, { prefix })]);
-  for (const step of ["create", "stat", "fill", "open", "rename"] as const) await run(step, "file");
-  await run("unlink", RENAMED);
+    runTogether(warmJobs(target, step, prefix));
+  for (let turn = 0; turn < WARM_UP_TURNS; turn++) {
+    for (const step of ["create", "stat", "fill", "open", "rename"] as const)
+      await run(step, "file");
+    await run("unlink", RENAMED);
+  }
   for (const step of ["stat", "open", "unlink"] as const) await run(step, "lower");
 }
 
