@@ -146,12 +146,7 @@ export class DeviceTable {
       mountLow = this.#statx.i32[statx.stx_mnt_id >> 2]!;
       mountHigh = this.#statx.i32[(statx.stx_mnt_id >> 2) + 1]!;
     }
-    const last = this.#last;
-    if (
-      last < words[this.#header + COUNT]! &&
-      this.#is(this.#at(last), low, high, mountLow, mountHigh)
-    )
-      return last;
+    if (this.#isLast(low, high, mountLow, mountHigh)) return this.#last;
     this.#lock.acquire();
     const count = words[this.#header + COUNT]!;
     let device = 0;
@@ -176,11 +171,18 @@ export class DeviceTable {
 
   /** The same without a descriptor; -1 if it is not the device that was found last. */
   known(from: Memory): number {
-    const last = this.#last;
-    if (this.#options.mntid || last >= this.#words[this.#header + COUNT]!) return -1;
     const low = from.i32[stat.st_dev >> 2]!;
     const high = from.i32[(stat.st_dev >> 2) + 1]!;
-    return this.#is(this.#at(last), low, high, 0, 0) ? last : -1;
+    return !this.#options.mntid && this.#isLast(low, high, 0, 0) ? this.#last : -1;
+  }
+
+  /** Whether it is the device that was found last. */
+  #isLast(low: number, high: number, mountLow: number, mountHigh: number): boolean {
+    const last = this.#last;
+    return (
+      last < this.#words[this.#header + COUNT]! &&
+      this.#is(this.#at(last), low, high, mountLow, mountHigh)
+    );
   }
 
   #is(at: number, low: number, high: number, mountLow: number, mountHigh: number): boolean {

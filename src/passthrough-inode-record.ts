@@ -1,5 +1,6 @@
 // What is kept of an inode in shared memory (see passthrough-inodes.ts): the record, where its
-// parts are as indices of words, and those of them that need no lock.
+// parts are as indices of words, and what hangs on it: counts, and the registration for FUSE
+// passthrough.
 
 import { S_IFMT } from "./abi-linux.ts";
 import { FILE_HANDLE_MAX, IDLE_BACKINGS_MAX, INODES_MAX } from "./limits.ts";
@@ -88,12 +89,12 @@ export const inodes_header = struct("inodes_header", {
   attachments: u32,
 });
 
+// As indices of words from the header on.
 export const HAND = inodes_header.hand >> 2;
 export const EVICTED = inodes_header.evicted >> 2;
 export const IDLE_BACKINGS = inodes_header.idle_backings >> 2;
-
-export const ATTACHMENTS = inodes_header.attachments >> 2;
 export const RETAINED_HAND = inodes_header.retained_hand >> 2;
+export const ATTACHMENTS = inodes_header.attachments >> 2;
 
 /** Registers files for FUSE passthrough. */
 export interface Registrar {

@@ -66,8 +66,8 @@ import {
   WRITERS,
 } from "./passthrough-inode-record.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
-import { RecordTable, type SharedLayout } from "./shared-table.ts";
 import { readI64 } from "./request.ts";
+import { RecordTable, type SharedLayout } from "./shared-table.ts";
 import { close, fstat, open_by_handle_at } from "./syscall.ts";
 
 /** Where the inodes' areas lie in shared memory. */
@@ -636,8 +636,9 @@ export class InodeTable extends InodeRecords {
   #canReopen(index: number, fd: number): boolean {
     const { address, i32: words } = this.#stat;
     if (fstat(fd, address) < 0 || words[stat.st_nlink >> 2] === 0) return false;
+    if (!this.#storeHandle(index, fd)) return false; // and it keeps its descriptor
     this.#noteChange(index);
-    return this.#storeHandle(index, fd);
+    return true;
   }
 
   /**
