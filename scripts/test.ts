@@ -33,6 +33,7 @@ const PROGRAMS: readonly (readonly [program: string, debianPackage: string])[] =
 const HEADERS: readonly (readonly [path: string, debianPackage: string])[] = [
   ["/usr/include/linux/fuse.h", "linux-libc-dev"],
   ["/usr/include/stdio.h", "libc6-dev"],
+  ["/usr/include/xfs/xfs.h", "xfslibs-dev"],
 ];
 
 /** A step of the whole: its name, and whether it went well. */

@@ -157,7 +157,11 @@ export const FS_IMMUTABLE_FL = 0x10;
 export const FS_APPEND_FL = 0x20;
 export const FS_XFLAG_IMMUTABLE = 0x08;
 export const FS_XFLAG_APPEND = 0x10;
+export const FS_CASEFOLD_FL = 0x40000000;
 export const FS_IOC_GETVERSION = 0x80087601;
+
+export const XFS_IOC_FSGEOMETRY_V1 = 0x80705864;
+export const XFS_FSOP_GEOM_FLAGS_DIRV2CI = 1 << 12;
 
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
@@ -245,6 +249,31 @@ export const statx = struct("statx", {
   stx_dev_minor: u32,
   stx_mnt_id: u64,
   __spare: array(u64, 13),
+});
+
+/** struct xfs_fsop_geom_v1 of xfs/xfs_fs.h. */
+export const xfs_fsop_geom_v1 = struct("xfs_fsop_geom_v1", {
+  blocksize: u32,
+  rtextsize: u32,
+  agblocks: u32,
+  agcount: u32,
+  logblocks: u32,
+  sectsize: u32,
+  inodesize: u32,
+  imaxpct: u32,
+  datablocks: u64,
+  rtblocks: u64,
+  rtextents: u64,
+  logstart: u64,
+  uuid: array(u8, 16),
+  sunit: u32,
+  swidth: u32,
+  version: i32,
+  flags: u32,
+  logsectsize: u32,
+  rtsectsize: u32,
+  dirblocksize: u32,
+  __pad: u32,
 });
 
 export const statfs = struct("statfs", {

@@ -125,6 +125,17 @@ export const OVERLAY_NAME_BUCKETS = 1 << 21;
 /** Places of theirs in lower layers. Each takes 16 bytes once it is used. */
 export const OVERLAY_STACK_MAX = 1 << 23;
 
+/** Bytes for filters of the names in lower directories; each takes 8 to 16 for a name. */
+export const OVERLAY_FILTER_SIZE = 1 << 23;
+/** Directories that have a filter at the same time, at most. */
+export const OVERLAY_FILTER_PLACES = 1 << 14;
+/** The most names of a filter; larger directories have one of their topmost layers, or none. */
+export const OVERLAY_FILTER_MAX = 1 << 16;
+/** How many names are read for a filter once a look into a layer was for nothing. */
+export const OVERLAY_FILTER_FIRST = 256;
+/** How many more names it is worth to read for each such look: they take about as long. */
+export const OVERLAY_FILTER_WORTH = 16;
+
 /** Memory that a worker keeps for listing directories, in bytes; what takes more is given back. */
 export const OVERLAY_LIST_KEPT = 1 << 24;
 /** The longest redirect (OVL_REDIRECT_MAX). */
@@ -171,4 +182,6 @@ assert(MOUNTS_MAX < 2 ** 8, "the upper 8 bits of an inode number tell mounts apa
 assert(MOUNTS_MAX < MOUNT_SLOTS, "there is a slot for each mount and the tree");
 assert(MOUNT_IDS_MAX * MOUNTED_NODEID_MAX <= 2 ** 53, "nodeids are exact as numbers");
 assert(INODES_MAX < MOUNTED_NODEID_MAX, "inodes of a passthrough have nodeids that fit");
+assert(OVERLAY_LAYERS_MAX + 1 < 2 ** 9, "a layer's position fits in an entry of a filter");
+assert(OVERLAY_FILTER_MAX * 16 < OVERLAY_FILTER_SIZE, "the largest filter fits in the ring");
 assert(INODES_MAX * 32 < 2 ** 31, "word indices of inode records are 32-bit integers");

@@ -1,10 +1,10 @@
 // What all operations of the overlay rest on: the shared state, the scratch memory of this worker,
 // and how a node becomes an entry or an attribute of a reply.
 //
-// The operations are in overlay-lookup.ts, overlay-work.ts, overlay-index.ts, overlay-copy-up.ts,
-// overlay-protection.ts, overlay-list.ts, overlay-make.ts, overlay-remove.ts, overlay-rename.ts,
-// overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a class that extends the
-// one before; overlay.ts is the whole.
+// The operations are in overlay-probe.ts, overlay-lookup.ts, overlay-work.ts, overlay-index.ts,
+// overlay-copy-up.ts, overlay-protection.ts, overlay-list.ts, overlay-make.ts, overlay-remove.ts,
+// overlay-rename.ts, overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a
+// class that extends the one before; overlay.ts is the whole.
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
@@ -13,6 +13,7 @@ import { smallMemory, type Memory } from "./memory.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { Found } from "./overlay-found.ts";
 import { LayerFiles } from "./overlay-layers.ts";
+import type { FilterAreas } from "./overlay-name-filter.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_INDEXED, NODE_METACOPY } from "./overlay-node-record.ts";
 import { NodeTable, type NodeAreas } from "./overlay-nodes.ts";
@@ -34,6 +35,7 @@ export interface OverlayShare {
   readonly config: OverlayConfig;
   readonly files: PassthroughShare;
   readonly nodes: NodeAreas;
+  readonly filters: FilterAreas;
   /** The lower layers from the top, then those of data only. */
   readonly layers: readonly LayerShare[];
   /** Of the directory where things are made ready; -1 without an upper layer. */

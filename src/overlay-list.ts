@@ -13,24 +13,20 @@ import {
   DT_UNKNOWN,
   DT_WHT,
   LINUX_DIRENT64_NAME,
-  O_DIRECTORY,
   O_NOATIME,
   O_NOFOLLOW,
   O_PATH,
-  O_RDONLY,
   linux_dirent64,
   stat,
 } from "./abi-linux.ts";
 import { isDotsAt, nameLengthAt } from "./dirents.ts";
-import { EPERM } from "./errno.ts";
 import { MAX_WRITE, OVERLAY_LIST_KEPT } from "./limits.ts";
 import { map, smallMemory, type Memory } from "./memory.ts";
-import { isWhiteoutName } from "./overlay-lookup.ts";
-import { EntryName } from "./overlay-name.ts";
+import { EntryName, nameHash } from "./overlay-name.ts";
 import { NODE_IMPURE, STACK_XWHITEOUTS } from "./overlay-node-record.ts";
 import { OverlayProtection } from "./overlay-protection.ts";
+import { isWhiteoutAt, PREFIX_LENGTH } from "./overlay-whiteout.ts";
 import { MARK_WHITEOUT } from "./overlay-xattrs.ts";
-import { DOT } from "./passthrough-base.ts";
 import { readU64, writeU64 } from "./request.ts";
 import { roundUp } from "./struct.ts";
 import { close, getdents64, munmap, newfstatat } from "./syscall.ts";
@@ -118,10 +114,7 @@ class EntryList {
   #place(from: Memory, at: number, nameLength: number): number {
     const slots = this.#slots;
     const mask = slots.length - 1;
-    let hash = 0x811c9dc5;
-    for (let index = 0; index < nameLength; index++)
-      hash = Math.imul(hash ^ from.bytes[at + index]!, 0x01000193);
-    let place = (hash ^ (hash >>> 15)) & mask;
+    let place = nameHash(from.bytes, at, nameLength) & mask;
     while (slots[place] !== 0 && !this.#isNamed(slots[place]! - 1, from, at, nameLength))
       place = (place + 1) & mask;
     return place;
@@ -182,7 +175,7 @@ class EntryList {
 
 export abstract class OverlayList extends OverlayProtection {
   protected readonly list = entryList;
-  /** O_* by which the layers' directories are opened. */
+  /** O_NOATIME, unless the access time of the directory at hand is to change. */
   #openFlags = 0;
   /** How many layers were listed before the one at hand, or as many as can be noted. */
   #above = 0;
@@ -196,7 +189,7 @@ export abstract class OverlayList extends OverlayProtection {
     const { nodes, list } = this;
     list.clear();
     this.#addDots(node);
-    this.#openFlags = O_RDONLY | O_DIRECTORY | (isRead ? 0 : O_NOATIME);
+    this.#openFlags = isRead ? 0 : O_NOATIME;
     const upper = nodes.upper(node);
     const stack = nodes.stack(node);
     // A file that was copied up, or a directory that is merged, has another's inode number.
@@ -204,7 +197,7 @@ export abstract class OverlayList extends OverlayProtection {
     const isIno = isPure || this.config.fastIno;
     this.#above = 0;
     let result = upper === 0 ? 0 : this.#addLayer(upper, isIno, stack === 0, false);
-    this.#openFlags |= O_NOATIME;
+    this.#openFlags = O_NOATIME;
     for (let record = stack; record !== 0 && result >= 0; record = nodes.below(record)) {
       const isLast = nodes.below(record) === 0;
       const flags = nodes.stackFlags(record);
@@ -242,14 +235,8 @@ export abstract class OverlayList extends OverlayProtection {
   /** `isIno`: the host's inode numbers are those that are shown. */
   #addLayer(slot: number, isIno: boolean, isLast: boolean, hasXwhiteouts: boolean): number {
     const { files } = this;
-    const inode = files.inodes.acquire(slot);
-    let fd = inode;
-    if (inode >= 0) {
-      fd = files.openAt(inode, DOT.address, this.#openFlags, 0);
-      if (fd === -EPERM) fd = files.openAt(inode, DOT.address, O_RDONLY | O_DIRECTORY, 0);
-    }
-    const inoOffset = inode < 0 ? 0 : files.inodes.inoOffset(slot);
-    files.inodes.release(slot);
+    const fd = this.openListed(slot, this.#openFlags);
+    const inoOffset = fd < 0 ? 0 : files.inodes.inoOffset(slot);
     if (fd < 0) return fd;
     const before = this.list.length;
     let read = getdents64(fd, scan.address, scan.size);
@@ -286,12 +273,8 @@ export abstract class OverlayList extends OverlayProtection {
     const { list } = this;
     const length = nameLengthAt(scan, at + NAME);
     if (isDotsAt(scan, at + NAME, length)) return;
-    if (
-      this.hidesPrefix &&
-      entryName.setFrom(scan, at + NAME, length) &&
-      isWhiteoutName(entryName)
-    ) {
-      if (!isLast) this.#addWhiteout(at + NAME + 4, length - 4);
+    if (this.hidesPrefix && isWhiteoutAt(scan.bytes, at + NAME, length)) {
+      if (!isLast) this.#addWhiteout(at + NAME + PREFIX_LENGTH, length - PREFIX_LENGTH);
       return;
     }
     const type = this.#typeOf(dirfd, at, hasXwhiteouts);

@@ -6,36 +6,36 @@
 
 import {
   AT_SYMLINK_NOFOLLOW,
-  LINUX_DIRENT64_NAME,
-  NAME_MAX,
-  O_DIRECTORY,
-  O_NOATIME,
   O_NOFOLLOW,
   O_PATH,
-  O_RDONLY,
   S_IFCHR,
   S_IFDIR,
   S_IFMT,
   S_IFREG,
-  linux_dirent64,
   stat,
 } from "./abi-linux.ts";
 import { EIO, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { log } from "./log.ts";
-import { cstring, map, PAGE_SIZE, smallMemory } from "./memory.ts";
-import { OverlayBase } from "./overlay-base.ts";
 import { EntryName } from "./overlay-name.ts";
 import {
   NODE_IMPURE,
   NODE_INDEXED,
   NODE_METACOPY,
-  NODE_NO_WHITEOUT_FILES,
   NODE_ORIGIN,
-  NODE_WHITEOUT_FILES,
   STACK_XWHITEOUTS,
 } from "./overlay-node-record.ts";
+import {
+  DIRECTORY,
+  FILE,
+  NOTHING,
+  NOWHERE,
+  OverlayProbe,
+  UPPER,
+  WHITEOUT,
+} from "./overlay-probe.ts";
 import { storedProtection } from "./overlay-protattr.ts";
+import { isWhiteoutName } from "./overlay-whiteout.ts";
 import {
   MARK_IMPURE,
   MARK_METACOPY,
@@ -46,40 +46,14 @@ import {
   MARK_WHITEOUT,
   MARK_XWHITEOUTS,
 } from "./overlay-xattrs.ts";
-import { DOT } from "./passthrough-base.ts";
 import type { EntryOut } from "./reply.ts";
 import { readU64, type Name } from "./request.ts";
-import { close, faccessat, fstat, getdents64, newfstatat } from "./syscall.ts";
-
-/** A file of this name hides the one whose name follows, as AUFS has it. */
-export const WHITEOUT_PREFIX = ".wh.";
-const PREFIX_LENGTH = WHITEOUT_PREFIX.length;
-/** A directory with this file hides all below it. */
-export const OPAQUE_FILE = cstring(".wh..wh..opq");
+import { close, newfstatat } from "./syscall.ts";
 
 // Scratch memory of the thread, for all overlays that it serves.
-const whiteoutName = smallMemory(NAME_MAX + 1);
-const whiteoutStat = smallMemory(stat.sizeof);
 const component = new EntryName();
-const entries = map(16 * PAGE_SIZE);
-const more = smallMemory(512);
-new TextEncoder().encodeInto(WHITEOUT_PREFIX, whiteoutName.bytes);
 
-// What there is of a name in a layer.
-const NOTHING = 0;
-const FILE = 1;
-const DIRECTORY = 2;
-const WHITEOUT = 3;
-
-export abstract class OverlayLookup extends OverlayBase {
-  // What `#probe` found besides the kind.
-  #slot = 0;
-  #marks = 0;
-  #nlink = 0;
-  #mode = 0;
-  /** The slot whose struct stat the last `find` has left in `stat`; 0 if none. */
-  protected statSlot = 0;
-
+export abstract class OverlayLookup extends OverlayProbe {
   override lookup(_context: Context, parent: number, name: Name, entry: EntryOut): number {
     if (!this.nodes.acquire(parent)) {
       this.nodes.release(parent);
@@ -136,6 +110,7 @@ export abstract class OverlayLookup extends OverlayBase {
       if (known !== 0) return known;
       const version = nodes.version(parent);
       const result = this.#look(parent, name, version === listed ? above : 0);
+      this.sought(parent);
       if (result < 0) {
         this.#abandon();
         if (version === nodes.version(parent)) return result;
@@ -159,6 +134,7 @@ export abstract class OverlayLookup extends OverlayBase {
     found.clear();
     if (nodes.type(parent) !== S_IFDIR) return -ENOTDIR;
     if (this.hidesPrefix && isWhiteoutName(name)) return -ENOENT;
+    this.seek(parent, name);
     const upper = nodes.upper(parent);
     const stack = nodes.stack(parent);
     let goesOn = true;
@@ -167,15 +143,15 @@ export abstract class OverlayLookup extends OverlayBase {
     if (upper !== 0 && skipped > 0) {
       skipped--;
     } else if (upper !== 0) {
-      const kind = this.#probe(parent, upper, name, true, stack === 0);
+      const kind = this.probe(UPPER, upper, name, stack === 0);
       if (kind < 0) return kind;
       if (kind === WHITEOUT) return -ENOENT;
       if (kind !== NOTHING) {
         const result = this.#takeUpper(kind);
         if (result < 0) return result;
         goesOn = result === 1;
-        if (this.#marks & MARK_REDIRECT && goesOn) {
-          redirect = this.#readRedirect(this.#slot);
+        if (this.marks & MARK_REDIRECT && goesOn) {
+          redirect = this.#readRedirect(this.slot);
           if (redirect === undefined) return -EPERM;
         }
       }
@@ -191,23 +167,18 @@ export abstract class OverlayLookup extends OverlayBase {
     return this.#finish();
   }
 
-  /** Whether names that begin with `.wh.` are not for users. */
-  protected get hidesPrefix(): boolean {
-    return this.config.aufsWhiteouts || !this.share.makesDevices;
-  }
-
   /** Enters the upper part. Returns 1 if more may lie below, 0 if not, -errno. */
   #takeUpper(kind: number): number {
     const { found } = this;
-    found.upper = this.#slot;
-    found.mode = this.#mode;
-    found.key = this.#slot;
-    this.foundIno(this.#slot, this.stat);
-    if (this.#marks & MARK_IMPURE) found.flags |= NODE_IMPURE;
-    if (this.#marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
-    if (kind === DIRECTORY) return this.#marks & MARK_OPAQUE ? 0 : 1;
-    if (this.#marks & MARK_ORIGIN) this.#identify();
-    if (!(this.#marks & MARK_METACOPY)) return 0;
+    found.upper = this.slot;
+    found.mode = this.mode;
+    found.key = this.slot;
+    this.foundIno(this.slot, this.stat);
+    if (this.marks & MARK_IMPURE) found.flags |= NODE_IMPURE;
+    if (this.marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
+    if (kind === DIRECTORY) return this.marks & MARK_OPAQUE ? 0 : 1;
+    if (this.marks & MARK_ORIGIN) this.#identify();
+    if (!(this.marks & MARK_METACOPY)) return 0;
     if (!this.config.metacopy) return this.#refuse("metadata copy");
     found.flags |= NODE_METACOPY;
     return 1;
@@ -215,9 +186,9 @@ export abstract class OverlayLookup extends OverlayBase {
 
   #storedProtection(): number {
     const { inodes } = this.files;
-    const fd = inodes.acquire(this.#slot);
+    const fd = inodes.acquire(this.slot);
     const found = fd < 0 ? 0 : storedProtection(this.xattrs, fd);
-    inodes.release(this.#slot);
+    inodes.release(this.slot);
     return found;
   }
 
@@ -227,20 +198,22 @@ export abstract class OverlayLookup extends OverlayBase {
    */
   #lookBelow(parent: number, name: EntryName, skipped: number): number {
     const { nodes } = this;
-    let position = 0;
+    let position = UPPER;
+    let next = this.nextPosition(UPPER + 1 + skipped);
     for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
-      if (position++ < skipped) continue;
+      if (++position < next) continue;
+      next = this.nextPosition(position + 1);
       const isLast = nodes.below(record) === 0;
       const leads = this.#mayLeadBelow(nodes.layer(record));
-      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast, leads);
+      const kind = this.probe(position, nodes.slot(record), name, isLast, leads);
       if (kind < 0) return kind;
       if (kind === NOTHING) continue;
       if (kind === WHITEOUT) return 0;
       const result = this.#takeLower(kind, nodes.layer(record));
       if (result < 0) return result;
       if (result === 0) return 0;
-      if (this.#marks & MARK_REDIRECT) {
-        const redirect = this.#readRedirect(this.#slot);
+      if (this.marks & MARK_REDIRECT) {
+        const redirect = this.#readRedirect(this.slot);
         if (redirect === undefined) return -EPERM;
         return this.#follow(redirect, parent, nodes.layer(record));
       }
@@ -261,19 +234,19 @@ export abstract class OverlayLookup extends OverlayBase {
     // Only directories go on under directories, and only data under a metadata copy.
     const wantsFile = (found.flags & NODE_METACOPY) !== 0;
     if (!isFirst && (wantsFile ? isDirectory : !isDirectory)) {
-      files.forgetSlot(this.#slot);
+      files.forgetSlot(this.slot);
       return 0;
     }
-    if (found.count === 0 && (isFirst || isDirectory)) this.foundIno(this.#slot, this.stat);
+    if (found.count === 0 && (isFirst || isDirectory)) this.foundIno(this.slot, this.stat);
     if (isFirst) {
-      found.mode = this.#mode;
-      const isAlone = isDirectory || this.#nlink === 1 || this.config.index;
-      found.key = isAlone ? this.#slot : 0;
+      found.mode = this.mode;
+      const isAlone = isDirectory || this.nlink === 1 || this.config.index;
+      found.key = isAlone ? this.slot : 0;
     }
-    const flags = this.#marks & MARK_XWHITEOUTS ? STACK_XWHITEOUTS : 0;
-    found.add(this.#slot, layer | flags);
-    if (isDirectory) return this.#marks & MARK_OPAQUE ? 0 : 1;
-    if (!(this.#marks & MARK_METACOPY)) return 0;
+    const flags = this.marks & MARK_XWHITEOUTS ? STACK_XWHITEOUTS : 0;
+    found.add(this.slot, layer | flags);
+    if (isDirectory) return this.marks & MARK_OPAQUE ? 0 : 1;
+    if (!(this.marks & MARK_METACOPY)) return 0;
     if (!this.config.metacopy) return this.#refuse("metadata copy");
     if (isFirst) found.flags |= NODE_METACOPY;
     return 1;
@@ -293,131 +266,18 @@ export abstract class OverlayLookup extends OverlayBase {
     return isFile && this.share.indexSlot !== 0 ? this.#lookInIndex() : 0;
   }
 
-  /**
-   * What a layer has under a name. Fills `#slot`, `#marks`, `#mode` and `stat` if it is a file or a
-   * directory. `node` is the node that `directory` is a part of, 0 for none; `isLast`: nothing
-   * below that it could hide; `leads`: but a directory may lead there. Returns NOTHING, FILE,
-   * DIRECTORY, WHITEOUT or -errno.
-   */
-  #probe(
-    node: number,
-    directory: number,
-    name: EntryName,
-    isUpper: boolean,
-    isLast: boolean,
-    leads = false,
-  ): number {
-    const { files } = this;
-    const dirfd = files.inodes.acquire(directory);
-    const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
-    let kind = fd;
-    if (fd >= 0) kind = this.#classify(dirfd, name, fd, isUpper, isLast, leads);
-    else if (fd === -ENOENT)
-      kind = !isLast && this.#hidesByFile(node, dirfd, name) ? WHITEOUT : NOTHING;
-    files.inodes.release(directory);
-    return kind;
-  }
-
-  /** Takes over `fd`. */
-  #classify(
-    dirfd: number,
-    name: EntryName,
-    fd: number,
-    isUpper: boolean,
-    isLast: boolean,
-    leads: boolean,
-  ): number {
-    const { stat: memory } = this;
-    this.statSlot = 0;
-    fstat(fd, memory.address);
-    const mode = memory.view.getUint32(stat.st_mode, true);
-    const type = mode & S_IFMT;
-    let isWhiteout = type === S_IFCHR && readU64(memory.view, stat.st_rdev) === 0;
-    const marks = isUpper || !isLast || this.config.metacopy;
-    this.#marks = 0;
-    const isMarked = marks
-      ? type === S_IFDIR || type === S_IFREG || isUpper
-      : type === S_IFDIR && leads;
-    if (isMarked && !isWhiteout) {
-      this.#marks = this.xattrs.marksAt(dirfd, name.address, fd);
-      if (type === S_IFREG && this.#marks & MARK_WHITEOUT)
-        isWhiteout = memory.view.getUint32(stat.st_size, true) === 0;
-      if (type === S_IFDIR && !isLast && this.#hasOpaqueFile(fd)) this.#marks |= MARK_OPAQUE;
-    }
-    if (isWhiteout) {
-      close(fd);
-      return WHITEOUT;
-    }
-    this.#mode = mode;
-    this.#nlink = memory.view.getUint32(stat.st_nlink, true);
-    this.#slot = this.files.inodes.remember(fd, memory);
-    if (this.#slot < 0) return this.#slot;
-    if (this.overrides === undefined) this.statSlot = this.#slot;
-    return type === S_IFDIR ? DIRECTORY : FILE;
-  }
-
-  #hasOpaqueFile(fd: number): boolean {
-    return this.config.aufsWhiteouts && faccessat(fd, OPAQUE_FILE.address, 0) === 0;
-  }
-
-  #hidesByFile(node: number, dirfd: number, name: EntryName): boolean {
-    if (!this.hidesPrefix) return false;
-    // Most directories have none of these files, which is worth knowing: it saves a call a layer.
-    if (node !== 0 && this.share.makesDevices && !this.#hasWhiteoutFiles(node)) return false;
-    return this.hasWhiteoutFile(dirfd, name);
-  }
-
-  /** Whether the directories of a node may have files `.wh.NAME`. Nobody makes such files. */
-  #hasWhiteoutFiles(node: number): boolean {
-    const { nodes } = this;
-    const flags = nodes.flags(node) & (NODE_WHITEOUT_FILES | NODE_NO_WHITEOUT_FILES);
-    if (flags !== 0) return flags === NODE_WHITEOUT_FILES;
-    const upper = nodes.upper(node);
-    let has = upper !== 0 && this.#mayHaveWhiteoutFiles(upper);
-    for (let record = nodes.stack(node); record !== 0 && !has; record = nodes.below(record))
-      has = nodes.below(record) !== 0 && this.#mayHaveWhiteoutFiles(nodes.slot(record));
-    nodes.setFlags(node, has ? NODE_WHITEOUT_FILES : NODE_NO_WHITEOUT_FILES);
-    return has;
-  }
-
-  /** What is too much to look through may have them. */
-  #mayHaveWhiteoutFiles(slot: number): boolean {
-    const { inodes } = this.files;
-    const inode = inodes.acquire(slot);
-    const flags = O_RDONLY | O_DIRECTORY | O_NOATIME;
-    const fd = inode < 0 ? inode : this.files.openAt(inode, DOT.address, flags, 0);
-    inodes.release(slot);
-    if (fd < 0) return true;
-    const { view, bytes } = entries;
-    const read = getdents64(fd, entries.address, entries.size);
-    let may = read < 0 || getdents64(fd, more.address, more.size) !== 0;
-    for (let at = 0; at < read && !may; at += view.getUint16(at + linux_dirent64.d_reclen, true)) {
-      const name = at + LINUX_DIRENT64_NAME;
-      may = isPrefixed(bytes, name);
-    }
-    close(fd);
-    return may;
-  }
-
-  /** Whether the directory has a file `.wh.NAME`. */
-  protected hasWhiteoutFile(dirfd: number, name: EntryName): boolean {
-    if (!this.hidesPrefix || !fitsWhiteout(name)) return false;
-    const flags = AT_SYMLINK_NOFOLLOW;
-    return newfstatat(dirfd, whiteoutPath(name), whiteoutStat.address, flags) === 0;
-  }
-
   // --- Who an upper file is ---
 
   /** The upper file has an origin: its inode number is that of the lower file it comes from. */
   #identify(): void {
     const { inodes } = this.files;
-    const own = this.#nlink;
-    const upper = inodes.acquire(this.#slot);
+    const own = this.nlink;
+    const upper = inodes.acquire(this.slot);
     const length = upper < 0 ? upper : this.xattrs.read(upper, "origin");
-    inodes.release(this.#slot);
+    inodes.release(this.slot);
     if (length <= 0) return;
     this.statSlot = 0;
-    const fd = this.origins.decode(this.xattrs.value, length, this.#mode, this.stat);
+    const fd = this.origins.decode(this.xattrs.value, length, this.mode, this.stat);
     if (fd < 0) return;
     const nlink = this.stat.view.getUint32(stat.st_nlink, true);
     const slot = inodes.remember(fd, this.stat);
@@ -428,13 +288,13 @@ export abstract class OverlayLookup extends OverlayBase {
       this.found.flags |= NODE_ORIGIN;
     }
     this.files.forgetSlot(slot);
-    if (this.config.index && nlink > 1) this.#countLinks(this.#slot, own, nlink);
+    if (this.config.index && nlink > 1) this.#countLinks(this.slot, own, nlink);
   }
 
   /** A lower file with several names may have been copied up by another of them. */
   #lookInIndex(): number {
     const { found, files } = this;
-    if (found.upper !== 0 || found.count !== 1 || this.#nlink < 2) return 0;
+    if (found.upper !== 0 || found.count !== 1 || this.nlink < 2) return 0;
     const lower = files.inodes.acquire(found.slots[0]!);
     const length = lower < 0 ? 0 : this.origins.encode(lower, found.layers[0]! & 0xffff);
     files.inodes.release(found.slots[0]!);
@@ -442,17 +302,17 @@ export abstract class OverlayLookup extends OverlayBase {
     const name = this.origins.name(length);
     if (!component.setText(name)) return 0;
     const { inoLow, inoHigh } = found;
-    const lowerLinks = this.#nlink;
-    const kind = this.#probe(0, this.share.indexSlot, component, true, true);
+    const lowerLinks = this.nlink;
+    const kind = this.probe(UPPER, this.share.indexSlot, component, true);
     if (kind !== FILE) return kind < 0 ? kind : 0;
     // The copy is what is seen, under this name too.
-    this.#countLinks(this.#slot, this.#nlink, lowerLinks);
-    found.upper = this.#slot;
-    found.key = this.#slot;
-    found.mode = this.#mode;
+    this.#countLinks(this.slot, this.nlink, lowerLinks);
+    found.upper = this.slot;
+    found.key = this.slot;
+    found.mode = this.mode;
     found.flags |= NODE_ORIGIN;
-    if (this.#marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
-    if (this.#marks & MARK_METACOPY) {
+    if (this.marks & MARK_PROTATTR) found.flags |= this.#storedProtection();
+    if (this.marks & MARK_METACOPY) {
       if (!this.config.metacopy) return this.#refuse("metadata copy");
       found.flags |= NODE_METACOPY;
     }
@@ -513,8 +373,8 @@ export abstract class OverlayLookup extends OverlayBase {
       const result = this.#takeLower(kind, layer);
       if (result <= 0) return result;
       if (this.#walkStops) return 0;
-      if (this.#marks & MARK_REDIRECT) {
-        const next = this.#readRedirect(this.#slot);
+      if (this.marks & MARK_REDIRECT) {
+        const next = this.#readRedirect(this.slot);
         if (next === undefined) return -EPERM;
         if (!next.startsWith("/") && !isAbsolute) redirect = next;
         else if (next.startsWith("/")) return this.#follow(next, parent, layer);
@@ -542,26 +402,26 @@ export abstract class OverlayLookup extends OverlayBase {
     this.#walkStops = false;
     for (; ; index++) {
       const part = parts[index]!;
-      kind = component.setText(part) ? this.#probe(0, directory, component, false, false) : NOTHING;
+      kind = component.setText(part) ? this.probe(NOWHERE, directory, component, false) : NOTHING;
       if (directory !== root) this.files.forgetSlot(directory);
       if (kind < 0 || index === parts.length - 1) break;
       if (kind !== DIRECTORY) {
         if (kind === FILE) {
-          this.files.forgetSlot(this.#slot);
+          this.files.forgetSlot(this.slot);
           this.#walkStops = true;
           kind = NOTHING;
         }
         break;
       }
-      directory = this.#slot;
+      directory = this.slot;
       // What is hidden below a directory on the way is hidden as well.
-      if (this.#marks & MARK_OPAQUE) this.#walkStops = true;
-      const redirect = this.#marks & MARK_REDIRECT ? this.#readRedirect(directory) : part;
+      if (this.marks & MARK_OPAQUE) this.#walkStops = true;
+      const redirect = this.marks & MARK_REDIRECT ? this.#readRedirect(directory) : part;
       if (redirect === undefined) {
         this.files.forgetSlot(directory);
         return -EPERM;
       }
-      isRedirected ||= (this.#marks & MARK_REDIRECT) !== 0;
+      isRedirected ||= (this.marks & MARK_REDIRECT) !== 0;
       below = redirect.startsWith("/") ? redirect : `${below}/${redirect}`;
     }
     this.#walkRedirect = isRedirected ? [below, ...parts.slice(index)].join("/") : undefined;
@@ -575,9 +435,9 @@ export abstract class OverlayLookup extends OverlayBase {
     for (let layer = config.lower.length; layer < share.layers.length; layer++) {
       const kind = this.#walk(share.layers[layer]!.root, redirect);
       if (kind < 0) return kind;
-      if (kind === DIRECTORY) this.files.forgetSlot(this.#slot);
+      if (kind === DIRECTORY) this.files.forgetSlot(this.slot);
       if (kind === FILE) {
-        this.found.add(this.#slot, layer);
+        this.found.add(this.slot, layer);
         return 0;
       }
     }
@@ -592,16 +452,24 @@ export abstract class OverlayLookup extends OverlayBase {
    */
   protected hasLower(parent: number, name: EntryName): number {
     const { nodes, files } = this;
-    for (let record = nodes.stack(parent); record !== 0; record = nodes.below(record)) {
-      const isLast = nodes.below(record) === 0;
-      const kind = this.#probe(parent, nodes.slot(record), name, false, isLast);
-      if (kind < 0) return kind;
-      if (kind === NOTHING) continue;
-      if (kind === WHITEOUT) return 0;
-      files.forgetSlot(this.#slot);
-      return 1;
+    this.seek(parent, name);
+    let position = UPPER;
+    let next = this.nextPosition(UPPER + 1);
+    let kind: number = NOTHING;
+    for (
+      let record = nodes.stack(parent);
+      record !== 0 && kind === NOTHING;
+      record = nodes.below(record)
+    ) {
+      if (++position < next) continue;
+      next = this.nextPosition(position + 1);
+      kind = this.probe(position, nodes.slot(record), name, nodes.below(record) === 0);
     }
-    return 0;
+    this.sought(parent);
+    if (kind < 0) return kind;
+    const isThere = kind === FILE || kind === DIRECTORY;
+    if (isThere) files.forgetSlot(this.slot);
+    return isThere ? 1 : 0;
   }
 
   /** Whether the upper directory has a whiteout under a name. */
@@ -624,28 +492,4 @@ export abstract class OverlayLookup extends OverlayBase {
 function isRedirect(text: string): boolean {
   const names = text.startsWith("/") ? text.slice(1).split("/") : [text];
   return names.every((name) => name !== "" && name !== "." && name !== ".." && !name.includes("/"));
-}
-
-/** Whether a name says that another one is hidden. */
-export function isWhiteoutName(name: EntryName): boolean {
-  return name.length > PREFIX_LENGTH && isPrefixed(name.bytes, 0);
-}
-
-/** Whether the text at `at` begins with `.wh.`. */
-function isPrefixed(bytes: Uint8Array, at: number): boolean {
-  return (
-    bytes[at] === 0x2e && bytes[at + 1] === 0x77 && bytes[at + 2] === 0x68 && bytes[at + 3] === 0x2e
-  );
-}
-
-/** Whether there can be a file `.wh.NAME`. */
-export function fitsWhiteout(name: EntryName): boolean {
-  return name.length + PREFIX_LENGTH <= NAME_MAX;
-}
-
-/** The address of `.wh.NAME`, valid until the next call. */
-export function whiteoutPath(name: EntryName): number {
-  for (let index = 0; index <= name.length; index++)
-    whiteoutName.bytes[PREFIX_LENGTH + index] = name.bytes[index]!;
-  return whiteoutName.address;
 }

@@ -24,7 +24,7 @@ import type { Context } from "./filesystem.ts";
 import { cstring, smallMemory, type Address } from "./memory.ts";
 import { DATA } from "./overlay-copy-up.ts";
 import { OverlayList } from "./overlay-list.ts";
-import { isWhiteoutName, whiteoutPath } from "./overlay-lookup.ts";
+import { isWhiteoutName, whiteoutPath } from "./overlay-whiteout.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_ORIGIN } from "./overlay-node-record.ts";
 import { UPPER_LAYER } from "./overlay-override.ts";

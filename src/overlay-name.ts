@@ -51,3 +51,11 @@ export class EntryName {
     return Buffer.from(this.bytes.buffer, this.bytes.byteOffset, this.length).toString("latin1");
   }
 }
+
+/** The FNV-1a hash of a name, stirred, so that its lower and its upper bits can be used apart. */
+export function nameHash(bytes: Uint8Array, at: number, length: number): number {
+  let hash = 0x811c9dc5;
+  for (let index = 0; index < length; index++)
+    hash = Math.imul(hash ^ bytes[at + index]!, 0x01000193);
+  return hash ^ (hash >>> 15);
+}

@@ -101,12 +101,9 @@ export const NODE_IMPURE = 2;
 export const NODE_INDEXED = 4;
 /** The upper file is known by the lower one that it was copied up from. */
 export const NODE_ORIGIN = 8;
-/** The directories have, or have not, files `.wh.NAME`; neither as long as nobody has looked. */
-export const NODE_WHITEOUT_FILES = 16;
-export const NODE_NO_WHITEOUT_FILES = 32;
 /** It may not be changed, or only be added to, though the host does not know (see protattr). */
-export const NODE_IMMUTABLE = 64;
-export const NODE_APPEND = 128;
+export const NODE_IMMUTABLE = 16;
+export const NODE_APPEND = 32;
 export const NODE_PROTECTED = NODE_IMMUTABLE | NODE_APPEND;
 
 /** The layer's directory may have whiteouts that are files with an attribute. */

@@ -11,7 +11,8 @@ import {
   S_IFMT,
 } from "./abi-linux.ts";
 import { cstring, type Address } from "./memory.ts";
-import { OPAQUE_FILE, OverlayLookup } from "./overlay-lookup.ts";
+import { OverlayLookup } from "./overlay-lookup.ts";
+import { OPAQUE_FILE } from "./overlay-whiteout.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
 import { close, unlinkat } from "./syscall.ts";

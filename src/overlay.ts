@@ -26,6 +26,7 @@ import { OverlayDirectories } from "./overlay-directories.ts";
 import { Found } from "./overlay-found.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
 import { Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
+import { NameFilters } from "./overlay-name-filter.ts";
 import { NodeTable } from "./overlay-nodes.ts";
 import { Origins } from "./overlay-origin.ts";
 import { removeTree } from "./overlay-remove.ts";
@@ -120,6 +121,7 @@ export function shareOverlay(
   const descriptors = descriptorLimit();
   const areas = passthroughAreas(layout, descriptors);
   const nodes = NodeTable.areas(layout);
+  const filters = NameFilters.areas(layout);
   const memory = createShared(layout);
   const files: PassthroughShare = {
     config: filesConfig(config),
@@ -129,7 +131,7 @@ export function shareOverlay(
     dropsForgotten: true,
   };
   const opening = new Opening(config, memory, files);
-  const share = { ...opening.open(times), config, files, nodes };
+  const share = { ...opening.open(times), config, files, nodes, filters };
   opening.addRoot(new NodeTable(memory, nodes, share.retains, () => {}), share);
   return { memory, share };
 }
@@ -175,7 +177,9 @@ class Opening {
     this.#xattrs = new OverlayXattrs(proc, config.userxattr, config.xattrPermissions !== 0);
   }
 
-  open(times: AccessTimes | undefined): Omit<OverlayShare, "config" | "files" | "nodes"> {
+  open(
+    times: AccessTimes | undefined,
+  ): Omit<OverlayShare, "config" | "files" | "nodes" | "filters"> {
     const { lower, data } = this.#config;
     const work = this.#openWritten(times);
     const layers = [...lower, ...data].map((path) => this.#openLayer(path));

@@ -48,6 +48,7 @@ const UNITS: Record<string, readonly string[]> = {
     "<linux/uio.h>",
     "<linux/xattr.h>",
   ],
+  xfs: ["<xfs/xfs.h>"],
   libc: [
     "<dirent.h>",
     "<fcntl.h>",
@@ -286,7 +287,7 @@ describe.skipIf(compiler === null)("against the system's headers", () => {
 
   test("every Linux constant has the kernel's value", async () => {
     const items = [...constantsOf(linux), ...constantsOf(memory)];
-    const { wrong, unknown, compared } = await compare(items, ["kernel", "libc"]);
+    const { wrong, unknown, compared } = await compare(items, ["kernel", "libc", "xfs"]);
     expect(wrong).toEqual([]);
     for (const [name, value] of unknown)
       expect({ [name]: value }).toEqual({ [name]: NOT_IN_HEADERS[name]! });
@@ -294,7 +295,7 @@ describe.skipIf(compiler === null)("against the system's headers", () => {
   });
 
   test("every Linux struct has the kernel's size, offsets and field sizes", async () => {
-    const { wrong, unknown, compared } = await compare(layoutsOf(linux), ["kernel", "libc"]);
+    const { wrong, unknown, compared } = await compare(layoutsOf(linux), ["kernel", "libc", "xfs"]);
     expect(wrong).toEqual([]);
     expect([...unknown.keys()]).toEqual([]);
     expect(compared).toBeGreaterThan(150);

@@ -331,3 +331,48 @@ describe.skipIf(whyNoOverlays !== undefined)("names", () => {
     await compare(disk, { make, options: ["redirect_dir=on"], script });
   });
 });
+
+describe.skipIf(whyNoOverlays !== undefined)("many layers", () => {
+  const lower = Array.from({ length: 12 }, (_, index) => `l${index + 1}`);
+
+  test("are searched for what each of them has, however often and whatever was in vain", async () => {
+    const make = `
+      for n in $(seq 12); do
+        mkdir -p l$n/d/merged
+        for i in $(seq $n 12 480); do echo l$n > l$n/d/f$i; done
+        echo l$n > l$n/d/merged/of$n; echo l$n > l$n/d/everywhere
+        mknod l$n/d/f$((n + 24)) c 0 0 2>/dev/null || true
+        mknod l$n/d/gone$n c 0 0
+      done
+      echo below > l12/d/gone3; echo above > l1/d/gone12
+      mkdir l5/d/hides l8/d/hides; echo x > l8/d/hides/x; setfattr -n trusted.overlay.opaque -v y l5/d/hides`;
+    const script = `
+      for round in 1 2; do
+        for i in $(seq 0 500); do cat d/f$i 2>/dev/null || echo none; done
+        cat d/everywhere; for n in $(seq 12); do cat d/merged/of$n d/gone$n 2>/dev/null || echo none; done
+        ls d/hides; ls d | wc -l
+      done
+      for i in $(seq 0 3 500); do rm -f d/f$i; done; rm d/everywhere; rm -r d/merged; mkdir d/merged
+      for i in $(seq 0 500); do cat d/f$i 2>/dev/null || echo none; done; ls d/merged | wc -l
+      for i in $(seq 0 9 500); do echo new > d/f$i; mv d/f$i d/g$i; done; ls d | md5sum`;
+    await compare(disk, { make, lower, script });
+  });
+
+  test("with files of AUFS hide what they say, also in a directory whose names were read", async () => {
+    const make = `
+      ${files("l1", "d/one")}
+      ${files("l2", "d/two", "d/.wh.three", "d/.wh.four")}
+      ${files("l3", "d/three", "d/.wh.five")}
+      ${files("l4", "d/three", "d/four", "d/five", "d/six")}
+      mkdir u/d; : > u/d/.wh.six`;
+    await using stage = await Stage.start(disk, make, lower);
+    await stage.mount();
+    const look =
+      "for n in none one two three four five six; do cat d/$n 2>/dev/null || echo no $n; done";
+    const seen = "no none\nl1\nl2\nno three\nno four\nno five\nno six\n";
+    expect(await stage.do(`${look}; ${look}`)).toBe(seen + seen);
+    expect(
+      await stage.do("echo new > d/six; cat d/six; rm d/six; cat d/six 2>/dev/null || echo no"),
+    ).toBe("new\nno\n");
+  });
+});
