@@ -12,6 +12,7 @@ import {
   O_RDONLY,
   S_IFCHR,
   S_IFDIR,
+  S_IFLNK,
   S_IFMT,
   S_IFREG,
   XFS_FSOP_GEOM_FLAGS_DIRV2CI,
@@ -106,15 +107,49 @@ export abstract class OverlayProbe extends OverlayBase {
   ): number {
     const { files } = this;
     const dirfd = files.inodes.acquire(directory);
-    const fd = dirfd < 0 ? dirfd : files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
-    let kind = fd;
-    if (fd >= 0) {
-      kind = this.#classify(dirfd, name, fd, position === UPPER, isLast, leads);
-    } else if (fd === -ENOENT) {
-      if (position > UPPER) this.#wasted++;
-      kind = !isLast && this.#hidesByFile(position, dirfd, name) ? WHITEOUT : NOTHING;
+    let kind = dirfd;
+    if (dirfd >= 0) {
+      const isUpper = position === UPPER;
+      kind = files.inodes.identifies ? this.#identify(dirfd, name, isUpper, isLast) : NOTHING;
+      if (kind === NOTHING) {
+        const fd = files.openAt(dirfd, name.address, O_PATH | O_NOFOLLOW, 0);
+        kind = fd < 0 ? fd : this.#classify(dirfd, name, fd, isUpper, isLast, leads);
+      }
+      if (kind === -ENOENT) {
+        if (!isUpper) this.#wasted++;
+        kind = !isLast && this.#hidesByFile(position, dirfd, name) ? WHITEOUT : NOTHING;
+      }
     }
     files.inodes.release(directory);
+    return kind;
+  }
+
+  /**
+   * A file without marks is entered without a descriptor, which it would take from another. Returns
+   * FILE, NOTHING if it has to be opened, or -errno.
+   */
+  #identify(dirfd: number, name: EntryName, isUpper: boolean, isLast: boolean): number {
+    const { stat: memory } = this;
+    const { inodes } = this.files;
+    this.statSlot = 0;
+    const result = inodes.identify(dirfd, name.address, memory);
+    if (result <= 0) return result;
+    const mode = memory.view.getUint32(stat.st_mode, true);
+    const type = mode & S_IFMT;
+    if (type !== S_IFREG && type !== S_IFLNK) return NOTHING;
+    const mayBeMarked = isUpper || (type === S_IFREG && (!isLast || this.config.metacopy));
+    if (mayBeMarked && !this.xattrs.isUnmarkedAt(dirfd, name.address)) return NOTHING;
+    this.marks = 0;
+    this.slot = inodes.rememberIdentified(memory);
+    return this.slot <= 0 ? this.slot : this.#note(FILE, mode);
+  }
+
+  /** Returns the kind. */
+  #note(kind: number, mode: number): number {
+    const { stat: memory } = this;
+    this.mode = mode;
+    this.nlink = memory.view.getUint32(stat.st_nlink, true);
+    if (this.overrides === undefined) this.statSlot = this.slot;
     return kind;
   }
 
@@ -148,12 +183,8 @@ export abstract class OverlayProbe extends OverlayBase {
       close(fd);
       return WHITEOUT;
     }
-    this.mode = mode;
-    this.nlink = memory.view.getUint32(stat.st_nlink, true);
     this.slot = this.files.inodes.remember(fd, memory);
-    if (this.slot < 0) return this.slot;
-    if (this.overrides === undefined) this.statSlot = this.slot;
-    return type === S_IFDIR ? DIRECTORY : FILE;
+    return this.slot < 0 ? this.slot : this.#note(type === S_IFDIR ? DIRECTORY : FILE, mode);
   }
 
   #hasOpaqueFile(fd: number): boolean {

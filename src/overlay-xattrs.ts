@@ -102,6 +102,14 @@ export class OverlayXattrs {
     return length <= 0 ? 0 : this.#parse(fd, length);
   }
 
+  /** Whether a file is known to be marked in no way, without a descriptor of it. */
+  isUnmarkedAt(dirfd: number, name: Address): boolean {
+    return (
+      this.#hasListAt &&
+      listxattrat(dirfd, name, AT_SYMLINK_NOFOLLOW, list.address, list.size) === 0
+    );
+  }
+
   #parse(fd: number, length: number): number {
     const { bytes } = list;
     let marks = 0;

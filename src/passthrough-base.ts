@@ -201,6 +201,11 @@ export abstract class PassthroughBase extends FileSystem {
       const nodeid = inodes.recall(this.stat, moment);
       if (nodeid !== 0) return this.#show(nodeid, entry);
     }
+    if (inodes.identifies) {
+      const result = inodes.identify(dirfd, name, this.stat);
+      const nodeid = result > 0 ? inodes.rememberIdentified(this.stat) : result;
+      if (nodeid !== 0) return nodeid < 0 ? nodeid : this.#show(nodeid, entry);
+    }
     const fd = this.openAt(dirfd, name, O_PATH | O_NOFOLLOW, 0);
     return fd < 0 ? fd : this.enterFd(fd, entry);
   }

@@ -20,7 +20,7 @@ import {
 import { ENFILE, EOPNOTSUPP } from "./errno.ts";
 import { DEVICES_MAX, FILE_HANDLE_MAX } from "./limits.ts";
 import { Lock } from "./lock.ts";
-import { cstring, smallMemory, type Memory } from "./memory.ts";
+import { cstring, smallMemory, type Address, type Memory } from "./memory.ts";
 import type { FileHandles } from "./passthrough-config.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import type { SharedLayout } from "./shared-table.ts";
@@ -55,15 +55,41 @@ const EMPTY = cstring("");
 const DOT = cstring(".");
 const mountId = smallMemory(8);
 
+// Types of file handles (linux/exportfs.h).
+const FILEID_INO32_GEN = 1;
+const FILEID_INO64_GEN = 0x81;
+const FILEID_BTRFS_WITHOUT_PARENT = 0x4d;
+
 /**
  * Puts the struct file_handle of the file behind `fd` into `handle`; false if it has none, or too
  * large a one.
  */
 export function takeHandle(fd: number, handle: Memory): boolean {
+  return takeHandleAt(fd, EMPTY.address, handle, AT_EMPTY_PATH) === 0;
+}
+
+/** The same for what `path` names below `dirfd`, not followed. Returns 0 or -errno. */
+export function takeHandleAt(dirfd: number, path: Address, handle: Memory, flags = 0): number {
   const { address, bytes, i32: words } = handle;
   bytes.fill(0);
   words[0] = FILE_HANDLE_MAX;
-  return name_to_handle_at(fd, EMPTY.address, address, mountId.address, AT_EMPTY_PATH) === 0;
+  return name_to_handle_at(dirfd, path, address, mountId.address, flags);
+}
+
+/**
+ * Whether a handle begins with the inode number, as those of most file systems do
+ * (linux/exportfs.h): ext4, XFS, btrfs.
+ */
+export function beginsWithIno({ i32: handle }: Memory): boolean {
+  const type = handle[1]!;
+  if (type === FILEID_INO32_GEN) return handle[0] === 8;
+  return type === FILEID_INO64_GEN || type === FILEID_BTRFS_WITHOUT_PARENT;
+}
+
+/** Whether a handle that begins with the inode number has the one in `from`. */
+export function isHandleOf({ i32: handle }: Memory, { i32: from }: Memory): boolean {
+  const high = handle[1] === FILEID_INO32_GEN ? 0 : handle[3];
+  return from[stat.st_ino >> 2] === handle[2] && from[(stat.st_ino >> 2) + 1] === high;
 }
 
 export interface DeviceAreas {

@@ -2,10 +2,11 @@
 // parts are as indices of words, and what hangs on it: counts, and the registration for FUSE
 // passthrough.
 
-import { S_IFMT } from "./abi-linux.ts";
-import { FILE_HANDLE_MAX, IDLE_BACKINGS_MAX, INODES_MAX } from "./limits.ts";
+import { S_IFMT, stat } from "./abi-linux.ts";
+import { CTIME_SETTLED_MS, FILE_HANDLE_MAX, IDLE_BACKINGS_MAX, INODES_MAX } from "./limits.ts";
 import { Lock } from "./lock.ts";
-import type { Memory } from "./memory.ts";
+import { smallMemory, type Memory } from "./memory.ts";
+import { readI64 } from "./request.ts";
 import { RecordTable } from "./shared-table.ts";
 import { array, f64, i32, struct, u32, u64, u8 } from "./struct.ts";
 
@@ -103,6 +104,9 @@ export interface Registrar {
   close(id: number): void;
 }
 
+// Scratch memory of the thread, for all file systems that it serves.
+const handleScratch = smallMemory(8 + FILE_HANDLE_MAX);
+
 /** The records, and what hangs on an inode as long as the kernel knows it. */
 export class InodeRecords {
   protected readonly words: Int32Array;
@@ -110,6 +114,8 @@ export class InodeRecords {
   protected readonly lock: Lock;
   /** Where inodes_header lies, as an index of `words`. */
   protected readonly header: number;
+  /** struct file_handle of some file, to compare with. */
+  protected readonly handle = handleScratch;
 
   /** `areas` says where header and records lie. */
   constructor(memory: Memory, areas: { header: number; records: number }) {
@@ -167,6 +173,52 @@ export class InodeRecords {
 
   countLockOwners(nodeid: number, change: number): void {
     Atomics.add(this.words, this.table.at(nodeid) + LOCK_OWNERS, change);
+  }
+
+  // --- Which file a record is of; under the lock ---
+
+  protected hasFd(index: number): boolean {
+    return this.words[this.table.at(index) + FD]! >= 0;
+  }
+
+  /** Whether the file whose struct stat is `from` was last changed when the inode was. */
+  protected isUnchanged(index: number, from: Memory): boolean {
+    const words = this.words;
+    const at = this.table.at(index);
+    return (
+      words[at + CTIME_NSEC] !== 0 &&
+      words[at + CTIME_NSEC] === from.i32[stat.st_ctime_nsec >> 2] &&
+      words[at + SINCE] === from.i32[stat.st_ctime >> 2]
+    );
+  }
+
+  /** Whether the file handle of the inode is the one in `handle`. */
+  protected isOfHandle(index: number): boolean {
+    const own = this.table.at(index) + HANDLE_BYTES;
+    const handle = this.handle.i32;
+    const length = 2 + ((handle[0]! + 3) >> 2);
+    for (let word = 0; word < length; word++)
+      if (handle[word] !== this.words[own + word]) return false;
+    return true;
+  }
+
+  /**
+   * A file that gets the inode's number later is changed later: the time of the last change tells
+   * them apart. Not if that was just now, since the clock of files is coarse, and not on a file
+   * system that counts in seconds.
+   */
+  protected noteChange(index: number, { view, i32 }: Memory): void {
+    const words = this.words;
+    const at = this.table.at(index);
+    const nanoseconds = i32[stat.st_ctime_nsec >> 2]!;
+    const age = Date.now() - (readI64(view, stat.st_ctime) * 1000 + nanoseconds / 1e6);
+    words[at + SINCE] = i32[stat.st_ctime >> 2]!;
+    words[at + CTIME_NSEC] = age > CTIME_SETTLED_MS ? nanoseconds : 0;
+  }
+
+  protected setHandle(index: number): void {
+    const at = this.table.at(index) + HANDLE_BYTES;
+    for (let word = 0; word < HANDLE_WORDS; word++) this.words[at + word] = this.handle.i32[word]!;
   }
 
   // --- Registrations for FUSE passthrough ---

@@ -14,22 +14,18 @@
 // Using a descriptor takes no lock: `acquire` pins the record, `release` unpins it; a pinned
 // record's descriptor is not closed.
 
-import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from "./abi-linux.ts";
+import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from "./abi-linux.ts";
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
-import { EMFILE, ENFILE, ESTALE } from "./errno.ts";
-import {
-  CTIME_SETTLED_MS,
-  DESCRIPTORS_RELIEVED,
-  FILE_HANDLE_MAX,
-  INODE_BUCKETS,
-  INODES_MAX,
-  RETAINED_MAX,
-} from "./limits.ts";
-import { smallMemory, type Memory } from "./memory.ts";
+import { EMFILE, ENFILE, ENOENT, ESTALE } from "./errno.ts";
+import { DESCRIPTORS_RELIEVED, INODE_BUCKETS, INODES_MAX, RETAINED_MAX } from "./limits.ts";
+import { smallMemory, type Address, type Memory } from "./memory.ts";
 import {
   DeviceTable,
+  beginsWithIno,
+  isHandleOf,
   takeHandle,
+  takeHandleAt,
   type DeviceAreas,
   type DeviceOptions,
 } from "./passthrough-devices.ts";
@@ -37,14 +33,12 @@ import {
   ALIVE,
   ATTACHMENTS,
   BACKING,
-  CTIME_NSEC,
   DEVICE,
   EVICTED,
   FD,
   GENERATION,
   HAND,
   HANDLE_BYTES,
-  HANDLE_WORDS,
   IDLE_BACKINGS,
   INO_HIGH,
   INO_LOW,
@@ -66,9 +60,8 @@ import {
   WRITERS,
 } from "./passthrough-inode-record.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
-import { readI64 } from "./request.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
-import { close, fstat, open_by_handle_at } from "./syscall.ts";
+import { close, fstat, newfstatat, open_by_handle_at } from "./syscall.ts";
 
 /** Where the inodes' areas lie in shared memory. */
 export interface InodeAreas {
@@ -88,7 +81,6 @@ export interface InodeOptions extends DeviceOptions {
 }
 
 // Scratch memory of the thread, for all file systems that it serves.
-const handleScratch = smallMemory(8 + FILE_HANDLE_MAX);
 const statScratch = smallMemory(stat.sizeof);
 
 export class InodeTable extends InodeRecords {
@@ -100,11 +92,11 @@ export class InodeTable extends InodeRecords {
   readonly #ringSize: number;
   readonly #retained: number;
   readonly #options: InodeOptions;
-  /** struct file_handle of some other descriptor, to compare with. */
-  readonly #handle = handleScratch;
   readonly #stat = statScratch;
   /** Whether the inode that was remembered last was known already. */
   wasKnown = false;
+  /** Whether files could be told by their handles so far. */
+  #canIdentify = true;
 
   static areas(layout: SharedLayout, ringSize: number): InodeAreas {
     return {
@@ -256,28 +248,88 @@ export class InodeTable extends InodeRecords {
       close(fd);
       return device;
     }
-    const words = this.words;
     const low = from.i32[stat.st_ino >> 2]!;
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
     const bucket = this.#bucket(low, high, device);
     let index = this.#findSame(fd, from, bucket, device);
     this.wasKnown = index !== 0;
     if (index === 0) {
-      index = this.table.allocate();
+      index = this.#add(bucket, low, high, device, from);
       if (index < 0) {
         this.lock.release();
         close(fd);
         return index;
       }
-      this.#begin(index, low, high, device, from.i32[stat.st_mode >> 2]! & S_IFMT);
-      words[this.table.at(index) + NEXT] = words[bucket]!;
-      words[bucket] = index;
     }
     this.#countLookup(index);
-    const spare = this.#hasFd(index);
+    const spare = this.hasFd(index);
     if (!spare) this.#attach(index, fd);
     this.lock.release();
     if (spare) close(fd);
+    return index;
+  }
+
+  /**
+   * Whether to identify files without opening them: as long as that can be done, and where a
+   * descriptor would be taken from another inode.
+   */
+  get identifies(): boolean {
+    const place = (this.words[this.header + HAND]! % this.#ringSize) + 1;
+    return this.#canIdentify && this.words[this.#ring + place] !== 0;
+  }
+
+  /**
+   * Fills `into` with the struct stat of what `path` names below `dirfd`, not followed, and notes
+   * the file handle for `rememberIdentified`. Returns 1; 0 if it takes a descriptor to know which
+   * file it is; or -errno. The handle comes first: if the file goes in between, it is stale.
+   */
+  identify(dirfd: number, path: Address, into: Memory): number {
+    let result = takeHandleAt(dirfd, path, this.handle);
+    if (result === -ENOENT) return result;
+    this.#canIdentify = result >= 0 && beginsWithIno(this.handle);
+    if (!this.#canIdentify) return 0;
+    result = newfstatat(dirfd, path, into.address, AT_SYMLINK_NOFOLLOW);
+    return result >= 0 && isHandleOf(this.handle, into) ? 1 : 0;
+  }
+
+  /**
+   * The inode of the file that was identified last, whose struct stat is `from`: a known one or a
+   * new one, without a descriptor. Adds 1 to its lookup count. Returns the nodeid, 0 if it takes a
+   * descriptor, or -errno.
+   */
+  rememberIdentified(from: Memory): number {
+    const device = this.#devices.known(from);
+    if (device < 0 || !this.#devices.hasHandles(device)) return 0;
+    const low = from.i32[stat.st_ino >> 2]!;
+    const high = from.i32[(stat.st_ino >> 2) + 1]!;
+    const bucket = this.#bucket(low, high, device);
+    this.lock.acquire();
+    const known = this.#find(bucket, low, high, device);
+    let index = known;
+    if (known === 0) {
+      index = this.#add(bucket, low, high, device, from);
+      if (index > 0) {
+        this.setHandle(index);
+        this.noteChange(index, from);
+      }
+    } else if (!this.isOfHandle(known)) {
+      index = 0;
+    }
+    if (index > 0) {
+      this.wasKnown = known !== 0;
+      this.#countLookup(index);
+    }
+    this.lock.release();
+    return index;
+  }
+
+  /** A new inode, on the chain of its bucket. Returns the nodeid or -ENFILE. */
+  #add(bucket: number, low: number, high: number, device: number, from: Memory): number {
+    const index = this.table.allocate();
+    if (index < 0) return index;
+    this.#begin(index, low, high, device, from.i32[stat.st_mode >> 2]! & S_IFMT);
+    this.words[this.table.at(index) + NEXT] = this.words[bucket]!;
+    this.words[bucket] = index;
     return index;
   }
 
@@ -434,7 +486,7 @@ export class InodeTable extends InodeRecords {
     let index = this.#findByStat(from, moment);
     if (index > 0) {
       if (this.words[this.table.at(index) + RETAINED] !== 0) index = 0;
-      else if (this.#hasFd(index)) this.table.pin(index);
+      else if (this.hasFd(index)) this.table.pin(index);
       else index = -1;
     }
     this.lock.release();
@@ -517,9 +569,7 @@ export class InodeTable extends InodeRecords {
     const index = this.#find(this.#bucket(low, high, device), low, high, device);
     if (index === 0) return 0;
     const since = this.words[this.table.at(index) + SINCE]!;
-    const isSame = this.#hasFd(index)
-      ? ((moment - since) | 0) >= 0
-      : this.#isUnchanged(index, from);
+    const isSame = this.hasFd(index) ? ((moment - since) | 0) >= 0 : this.isUnchanged(index, from);
     return isSame ? index : -1;
   }
 
@@ -534,39 +584,14 @@ export class InodeTable extends InodeRecords {
     const high = from.i32[(stat.st_ino >> 2) + 1]!;
     this.lock.acquire();
     let index = this.#find(bucket, low, high, device);
-    if (index === 0 || this.#hasFd(index) || this.#isUnchanged(index, from)) return index;
+    if (index === 0 || this.hasFd(index) || this.isUnchanged(index, from)) return index;
     this.lock.release();
-    const hasHandle = takeHandle(fd, this.#handle);
+    const hasHandle = takeHandle(fd, this.handle);
     this.lock.acquire();
     index = this.#find(bucket, low, high, device);
-    if (index === 0 || this.#hasFd(index) || (hasHandle && this.#isOfHandle(index))) return index;
+    if (index === 0 || this.hasFd(index) || (hasHandle && this.isOfHandle(index))) return index;
     this.#unhash(index);
     return 0;
-  }
-
-  #hasFd(index: number): boolean {
-    return this.words[this.table.at(index) + FD]! >= 0;
-  }
-
-  /** Whether the file whose struct stat is `from` was last changed when the inode was. */
-  #isUnchanged(index: number, from: Memory): boolean {
-    const words = this.words;
-    const at = this.table.at(index);
-    return (
-      words[at + CTIME_NSEC] !== 0 &&
-      words[at + CTIME_NSEC] === from.i32[stat.st_ctime_nsec >> 2] &&
-      words[at + SINCE] === from.i32[stat.st_ctime >> 2]
-    );
-  }
-
-  /** Whether the file handle of the inode is the one in `#handle`. */
-  #isOfHandle(index: number): boolean {
-    const own = this.table.at(index) + HANDLE_BYTES;
-    const handle = this.#handle.i32;
-    const length = 2 + ((handle[0]! + 3) >> 2);
-    for (let word = 0; word < length; word++)
-      if (handle[word] !== this.words[own + word]) return false;
-    return true;
   }
 
   // --- Descriptors and file handles; under the lock ---
@@ -637,32 +662,16 @@ export class InodeTable extends InodeRecords {
     const { address, i32: words } = this.#stat;
     if (fstat(fd, address) < 0 || words[stat.st_nlink >> 2] === 0) return false;
     if (!this.#storeHandle(index, fd)) return false; // and it keeps its descriptor
-    this.#noteChange(index);
+    this.noteChange(index, this.#stat);
     return true;
-  }
-
-  /**
-   * A file that gets the inode's number later is changed later: the time of the last change tells
-   * them apart. Not if that was just now, since the clock of files is coarse, and not on a file
-   * system that counts in seconds.
-   */
-  #noteChange(index: number): void {
-    const words = this.words;
-    const at = this.table.at(index);
-    const { view, i32 } = this.#stat;
-    const nanoseconds = i32[stat.st_ctime_nsec >> 2]!;
-    const age = Date.now() - (readI64(view, stat.st_ctime) * 1000 + nanoseconds / 1e6);
-    words[at + SINCE] = i32[stat.st_ctime >> 2]!;
-    words[at + CTIME_NSEC] = age > CTIME_SETTLED_MS ? nanoseconds : 0;
   }
 
   /** Makes sure that the inode behind `fd` has a file handle that can be opened. */
   #storeHandle(index: number, fd: number): boolean {
     if (!this.#devices.hasHandles(this.words[this.table.at(index) + DEVICE]!)) return false;
-    const at = this.table.at(index) + HANDLE_BYTES;
-    if (this.words[at] !== 0) return true;
-    if (!takeHandle(fd, this.#handle)) return false;
-    for (let word = 0; word < HANDLE_WORDS; word++) this.words[at + word] = this.#handle.i32[word]!;
+    if (this.words[this.table.at(index) + HANDLE_BYTES] !== 0) return true;
+    if (!takeHandle(fd, this.handle)) return false;
+    this.setHandle(index);
     return true;
   }
 }

@@ -136,6 +136,14 @@ const steps = {
     else model.found(nodeid, file);
   },
 
+  identify(model: Model, step: Step): void {
+    const name = model.name(step);
+    const file = model.files.get(name);
+    const nodeid = model.fixture.identify(name);
+    if (file === undefined) expect(nodeid).toBe(-ENOENT);
+    else model.found(nodeid, file);
+  },
+
   forget(model: Model, step: Step): void {
     const nodeid = model.nodeid(step);
     // The kernel does not forget what it makes requests about.

@@ -2,8 +2,8 @@
 // files of a private directory and with a cache of a few descriptors.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { linkSync, statSync, unlinkSync } from "node:fs";
-import { AT_FDCWD, S_IFREG, stat } from "../src/abi-linux.ts";
+import { linkSync, lstatSync, statSync, symlinkSync, unlinkSync } from "node:fs";
+import { AT_FDCWD, S_IFLNK, S_IFREG, stat } from "../src/abi-linux.ts";
 import { FUSE_ROOT_ID } from "../src/abi-fuse.ts";
 import { ENFILE, ENOENT, ESTALE } from "../src/errno.ts";
 import { DEVICES_MAX, IDLE_BACKINGS_MAX, RETAINED_MAX } from "../src/limits.ts";
@@ -293,6 +293,73 @@ describe("without a descriptor of the file", () => {
     while (f.inodes.relieve());
     expect([...f.cached.values()]).toEqual([ino(f.at("d"))]);
     f.inodes.release(d!);
+  });
+});
+
+describe("where descriptors are short", () => {
+  needsHandles("a file is entered without one, and is opened when it is used", () => {
+    using f = new Fixture(2);
+    f.make("a", "b", "c", "d");
+    expect(f.inodes.identifies).toBe(false);
+    const [a, b] = ["a", "b"].map((name) => f.identify(name));
+    expect(f.inodes.identifies).toBe(true);
+    const before = [...f.cached.values()];
+    const c = f.identify("c");
+    expect([f.inodes.wasKnown, f.identify("c"), f.inodes.wasKnown]).toEqual([false, c, true]);
+    expect(f.lookup("c")).toBe(c);
+    expect(f.inodes.type(c)).toBe(S_IFREG);
+    const d = f.identify("d");
+    expect([...f.cached.values()]).not.toContain(ino(f.at("d")));
+    expect(before).toEqual(["a", "b"].map((name) => ino(f.at(name))));
+    expect(f.inodes.hasEvicted).toBe(true);
+    const numbers = [a!, b!, c, d].map((nodeid) => f.use(nodeid));
+    expect(numbers).toEqual(["a", "b", "c", "d"].map((name) => ino(f.at(name))));
+    f.inodes.forget(c, 2);
+    expect(f.identify("c")).toBe(c); // which still had a lookup
+    for (const [nodeid, count] of [
+      [a!, 1],
+      [b!, 1],
+      [c, 2],
+      [d, 1],
+    ] as const)
+      f.inodes.forget(nodeid, count);
+    expect([f.inodes.hasEvicted, f.cached.size]).toEqual([false, 0]);
+  });
+
+  needsHandles("what is not there is not, and what has gone since can't be used", () => {
+    using f = new Fixture(2);
+    f.make("a", "b", "c");
+    f.identify("a");
+    f.identify("b");
+    expect(f.identify("none")).toBe(-ENOENT);
+    const c = f.identify("c");
+    unlinkSync(f.at("c"));
+    expect(f.use(c)).toBe(-ESTALE);
+    expect(f.identify("c")).toBe(-ENOENT);
+    f.make("c");
+    const other = f.identify("c");
+    expect(other).not.toBe(c);
+    expect(f.use(other)).toBe(ino(f.at("c")));
+  });
+
+  needsHandles("a link is entered itself, and not what it leads to", () => {
+    using f = new Fixture(2);
+    f.make("a", "b");
+    symlinkSync("a", f.at("link"));
+    const a = f.identify("a");
+    f.identify("b");
+    const link = f.identify("link");
+    expect(link).not.toBe(a);
+    expect(f.inodes.type(link)).toBe(S_IFLNK);
+    expect(f.use(link)).toBe(lstatSync(f.at("link"), { bigint: true }).ino);
+  });
+
+  test("handles that do not begin with the inode number tell nothing", () => {
+    using f = new Fixture(2);
+    f.make("a");
+    const path = cstring("/proc/self/ns/user").address;
+    expect(f.inodes.identify(AT_FDCWD, path, statMemory)).toBe(0);
+    expect(f.inodes.identifies).toBe(false);
   });
 });
 

@@ -91,6 +91,15 @@ export class Fixture implements Disposable {
     return known;
   }
 
+  /** What a LOOKUP does that would take a descriptor from another inode. */
+  identify(name: string): number {
+    const { inodes } = this;
+    if (!inodes.identifies) return this.lookup(name);
+    const result = inodes.identify(AT_FDCWD, cstring(this.at(name)).address, statMemory);
+    const known = result > 0 ? inodes.rememberIdentified(statMemory) : result;
+    return known === 0 ? this.lookup(name) : known;
+  }
+
   /** Uses an inode. The inode number of what its descriptor leads to, or -errno. */
   use(nodeid: number): bigint | number {
     const fd = this.inodes.acquire(nodeid);
