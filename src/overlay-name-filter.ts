@@ -14,6 +14,7 @@ import {
   OVERLAY_FILTER_SIZE,
   OVERLAY_FILTER_WORTH,
 } from "./limits.ts";
+import { assert } from "./assert.ts";
 import { Lock } from "./lock.ts";
 import { map, type Memory } from "./memory.ts";
 import { nameHash, type EntryName } from "./overlay-name.ts";
@@ -204,6 +205,7 @@ export class NameFilters {
    * most OVERLAY_FILTER_MAX of them.
    */
   add(bytes: Uint8Array, at: number, length: number, position: number): void {
+    assert(this.#count < OVERLAY_FILTER_MAX, "a filter has room for what was worth to read");
     made[2 * this.#count] = nameHash(bytes, at, length);
     made[2 * this.#count++ + 1] = position;
   }

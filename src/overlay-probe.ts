@@ -116,7 +116,7 @@ export abstract class OverlayProbe extends OverlayBase {
         kind = fd < 0 ? fd : this.#classify(dirfd, name, fd, isUpper, isLast, leads);
       }
       if (kind === -ENOENT) {
-        if (!isUpper) this.#wasted++;
+        if (position > UPPER) this.#wasted++;
         kind = !isLast && this.#hidesByFile(position, dirfd, name) ? WHITEOUT : NOTHING;
       }
     }
@@ -273,7 +273,8 @@ export abstract class OverlayProbe extends OverlayBase {
         const name = at + LINUX_DIRENT64_NAME;
         const length = nameLengthAt(entries, name);
         if (isDotsAt(entries, name, length)) continue;
-        if (this.#left-- === 0) return false;
+        if (this.#left === 0) return false;
+        this.#left--;
         const hides = this.hidesPrefix && isWhiteoutAt(bytes, name, length);
         const prefix = hides ? PREFIX_LENGTH : 0;
         if (hides || position !== UPPER)

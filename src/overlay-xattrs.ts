@@ -104,10 +104,12 @@ export class OverlayXattrs {
 
   /** Whether a file is known to be marked in no way, without a descriptor of it. */
   isUnmarkedAt(dirfd: number, name: Address): boolean {
-    return (
-      this.#hasListAt &&
-      listxattrat(dirfd, name, AT_SYMLINK_NOFOLLOW, list.address, list.size) === 0
-    );
+    if (!this.#hasListAt) return false;
+    const length = listxattrat(dirfd, name, AT_SYMLINK_NOFOLLOW, list.address, list.size);
+    const { bytes } = list;
+    for (let at = 0; at < length; at = bytes.indexOf(0, at) + 1)
+      if (bytes[at] === T || bytes[at] === U) return false;
+    return length >= 0;
   }
 
   #parse(fd: number, length: number): number {

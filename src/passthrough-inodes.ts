@@ -17,7 +17,7 @@
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from "./abi-linux.ts";
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
-import { EMFILE, ENFILE, ENOENT, ESTALE } from "./errno.ts";
+import { EMFILE, ENFILE, ENOENT, EOPNOTSUPP, EOVERFLOW, ESTALE } from "./errno.ts";
 import { DESCRIPTORS_RELIEVED, INODE_BUCKETS, INODES_MAX, RETAINED_MAX } from "./limits.ts";
 import { smallMemory, type Address, type Memory } from "./memory.ts";
 import {
@@ -284,11 +284,12 @@ export class InodeTable extends InodeRecords {
    * file it is; or -errno. The handle comes first: if the file goes in between, it is stale.
    */
   identify(dirfd: number, path: Address, into: Memory): number {
-    let result = takeHandleAt(dirfd, path, this.handle);
-    if (result === -ENOENT) return result;
-    this.#canIdentify = result >= 0 && beginsWithIno(this.handle);
-    if (!this.#canIdentify) return 0;
-    result = newfstatat(dirfd, path, into.address, AT_SYMLINK_NOFOLLOW);
+    const taken = takeHandleAt(dirfd, path, this.handle);
+    if (taken === -ENOENT) return taken;
+    const hasNone = taken === -EOPNOTSUPP || taken === -EOVERFLOW;
+    this.#canIdentify = taken >= 0 ? beginsWithIno(this.handle) : !hasNone;
+    if (taken < 0 || !this.#canIdentify) return 0;
+    const result = newfstatat(dirfd, path, into.address, AT_SYMLINK_NOFOLLOW);
     return result >= 0 && isHandleOf(this.handle, into) ? 1 : 0;
   }
 

@@ -358,6 +358,20 @@ describe.skipIf(whyNoOverlays !== undefined)("many layers", () => {
     await compare(disk, { make, lower, script });
   });
 
+  test("below an upper directory that is too large to be read are seen whole", async () => {
+    const make = `
+      for d in u l1 l2; do mkdir $d/d; seq -f $d/d/$d%g 700 | xargs touch; done
+      : > u/d/.wh.l2700; : > l1/d/.wh.l2699`;
+    await using stage = await Stage.start(disk, make);
+    await stage.mount();
+    const names = "d/l1700 d/l2698 d/l2699 d/l2700";
+    const look = `for n in ${names}; do if test -e $n; then echo $n; fi; done`;
+    const seen = "d/l1700\nd/l2698\n";
+    const missing = "$(seq -f d/none%g 400)";
+    expect(await stage.do(`(stat ${missing} 2>&1 || true) | wc -l; ${look}`)).toBe(`400\n${seen}`);
+    expect(await stage.do(`stat d/l1* d/l2* | grep -c File; ${look}`)).toBe(`1398\n${seen}`);
+  });
+
   test("with files of AUFS hide what they say, also in a directory whose names were read", async () => {
     const make = `
       ${files("l1", "d/one")}
