@@ -251,6 +251,18 @@ export const statx = struct("statx", {
   __spare: array(u64, 13),
 });
 
+// What statfs(2) says of the type of a file system.
+export const EXT4_SUPER_MAGIC = 0xef53; // ext2 and ext3 too
+export const XFS_SUPER_MAGIC = 0x58465342;
+export const BTRFS_SUPER_MAGIC = 0x9123683e;
+export const F2FS_SUPER_MAGIC = 0xf2f52010;
+export const TMPFS_MAGIC = 0x01021994;
+export const RAMFS_MAGIC = 0x858458f6;
+export const SQUASHFS_MAGIC = 0x73717368;
+export const EROFS_SUPER_MAGIC_V1 = 0xe0f5e1e2;
+export const OVERLAYFS_SUPER_MAGIC = 0x794c7630;
+export const ECRYPTFS_SUPER_MAGIC = 0xf15f;
+
 /** struct xfs_fsop_geom_v1 of xfs/xfs_fs.h. */
 export const xfs_fsop_geom_v1 = struct("xfs_fsop_geom_v1", {
   blocksize: u32,

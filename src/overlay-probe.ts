@@ -2,6 +2,10 @@
 
 import {
   AT_SYMLINK_NOFOLLOW,
+  BTRFS_SUPER_MAGIC,
+  EROFS_SUPER_MAGIC_V1,
+  EXT4_SUPER_MAGIC,
+  F2FS_SUPER_MAGIC,
   FS_CASEFOLD_FL,
   FS_IOC_GETFLAGS,
   LINUX_DIRENT64_NAME,
@@ -10,13 +14,17 @@ import {
   O_NOFOLLOW,
   O_PATH,
   O_RDONLY,
+  OVERLAYFS_SUPER_MAGIC,
+  SQUASHFS_MAGIC,
   S_IFCHR,
   S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
+  TMPFS_MAGIC,
   XFS_FSOP_GEOM_FLAGS_DIRV2CI,
   XFS_IOC_FSGEOMETRY_V1,
+  XFS_SUPER_MAGIC,
   linux_dirent64,
   stat,
   statfs,
@@ -51,12 +59,16 @@ export const WHITEOUT = 3;
 export const UPPER = 0;
 export const NOWHERE = -1;
 
-/**
- * File systems that list all names that can be looked up, and no others: ext4, XFS, btrfs, tmpfs,
- * overlayfs, f2fs, SquashFS and EROFS. But see `listsAllNames`.
- */
+/** File systems that list all names that can be looked up, but see `listsAllNames`. */
 const LISTING_FILE_SYSTEMS = new Set([
-  0xef53, 0x58465342, 0x9123683e, 0x01021994, 0x794c7630, 0xf2f52010, 0x73717368, 0xe0f5e1e2,
+  EXT4_SUPER_MAGIC,
+  XFS_SUPER_MAGIC,
+  BTRFS_SUPER_MAGIC,
+  F2FS_SUPER_MAGIC,
+  TMPFS_MAGIC,
+  SQUASHFS_MAGIC,
+  EROFS_SUPER_MAGIC_V1,
+  OVERLAYFS_SUPER_MAGIC,
 ]);
 /** About what an entry takes in a buffer, in bytes. */
 const ENTRY_SIZE = 40;
@@ -137,7 +149,7 @@ export abstract class OverlayProbe extends OverlayBase {
     const mode = memory.view.getUint32(stat.st_mode, true);
     const type = mode & S_IFMT;
     if (type !== S_IFREG && type !== S_IFLNK) return NOTHING;
-    const mayBeMarked = isUpper || (type === S_IFREG && (!isLast || this.config.metacopy));
+    const mayBeMarked = this.#mayBeMarked(type, isUpper, isLast, false);
     if (mayBeMarked && !this.xattrs.isUnmarkedAt(dirfd, name.address)) return NOTHING;
     this.marks = 0;
     this.slot = inodes.rememberIdentified(memory);
@@ -168,12 +180,8 @@ export abstract class OverlayProbe extends OverlayBase {
     const mode = memory.view.getUint32(stat.st_mode, true);
     const type = mode & S_IFMT;
     let isWhiteout = type === S_IFCHR && readU64(memory.view, stat.st_rdev) === 0;
-    const marks = isUpper || !isLast || this.config.metacopy;
     this.marks = 0;
-    const isMarked = marks
-      ? type === S_IFDIR || type === S_IFREG || isUpper
-      : type === S_IFDIR && leads;
-    if (isMarked && !isWhiteout) {
+    if (!isWhiteout && this.#mayBeMarked(type, isUpper, isLast, leads)) {
       this.marks = this.xattrs.marksAt(dirfd, name.address, fd);
       if (type === S_IFREG && this.marks & MARK_WHITEOUT)
         isWhiteout = memory.view.getUint32(stat.st_size, true) === 0;
@@ -185,6 +193,14 @@ export abstract class OverlayProbe extends OverlayBase {
     }
     this.slot = this.files.inodes.remember(fd, memory);
     return this.slot < 0 ? this.slot : this.#note(type === S_IFDIR ? DIRECTORY : FILE, mode);
+  }
+
+  /** Whether marks of a file of this type count. */
+  #mayBeMarked(type: number, isUpper: boolean, isLast: boolean, leads: boolean): boolean {
+    if (isUpper) return true;
+    const isDirectory = type === S_IFDIR;
+    if (isLast && !this.config.metacopy) return isDirectory && leads;
+    return isDirectory || type === S_IFREG;
   }
 
   #hasOpaqueFile(fd: number): boolean {

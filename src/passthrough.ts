@@ -1,7 +1,19 @@
 // The passthrough file system: a directory of the host, served as it is.
 
 import * as abi from "./abi-fuse.ts";
-import { RLIMIT_NOFILE, rlimit, statfs } from "./abi-linux.ts";
+import {
+  BTRFS_SUPER_MAGIC,
+  ECRYPTFS_SUPER_MAGIC,
+  EXT4_SUPER_MAGIC,
+  F2FS_SUPER_MAGIC,
+  OVERLAYFS_SUPER_MAGIC,
+  RAMFS_MAGIC,
+  RLIMIT_NOFILE,
+  TMPFS_MAGIC,
+  XFS_SUPER_MAGIC,
+  rlimit,
+  statfs,
+} from "./abi-linux.ts";
 import { EIO, errnoMessage } from "./errno.ts";
 import type { Connection, Wishes } from "./filesystem.ts";
 import { smallMemory, type Memory } from "./memory.ts";
@@ -29,15 +41,15 @@ export type { PassthroughShare, ServingThread } from "./passthrough-base.ts";
  * stays.
  */
 const LOCAL_FILE_SYSTEMS = new Set([
-  0xef53, // ext2, ext3, ext4
-  0x58465342, // xfs
-  0x9123683e, // btrfs
-  0xf2f52010, // f2fs
-  0x01021994, // tmpfs
-  0x858458f6, // ramfs
+  EXT4_SUPER_MAGIC,
+  XFS_SUPER_MAGIC,
+  BTRFS_SUPER_MAGIC,
+  F2FS_SUPER_MAGIC,
+  TMPFS_MAGIC,
+  RAMFS_MAGIC,
 ]);
 /** File systems that are stacked on others. */
-export const STACKED_FILE_SYSTEMS = new Set([0x794c7630 /* overlayfs */, 0xf15f /* ecryptfs */]);
+export const STACKED_FILE_SYSTEMS = new Set([OVERLAYFS_SUPER_MAGIC, ECRYPTFS_SUPER_MAGIC]);
 
 // Scratch memory of the thread, for all file systems that it serves.
 const figures = smallMemory(statfs.sizeof);

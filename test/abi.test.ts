@@ -38,6 +38,7 @@ const UNITS: Record<string, readonly string[]> = {
     "<linux/fs.h>",
     "<linux/futex.h>",
     "<linux/limits.h>",
+    "<linux/magic.h>",
     "<linux/mount.h>",
     "<linux/openat2.h>",
     "<linux/prctl.h>",
