@@ -236,8 +236,8 @@ export abstract class OverlayList extends OverlayProtection {
   #addLayer(slot: number, isIno: boolean, isLast: boolean, hasXwhiteouts: boolean): number {
     const { files } = this;
     const fd = this.openListed(slot, this.#openFlags);
-    const inoOffset = fd < 0 ? 0 : files.inodes.inoOffset(slot);
     if (fd < 0) return fd;
+    const inoOffset = files.inodes.inoOffset(slot);
     const before = this.list.length;
     let read = getdents64(fd, scan.address, scan.size);
     for (; read > 0; read = getdents64(fd, scan.address, scan.size)) {

@@ -7,6 +7,7 @@
 // at how far the ring has come meanwhile, and if the filter may have been written over, nothing is
 // known.
 
+import { assert } from "./assert.ts";
 import {
   OVERLAY_FILTER_FIRST,
   OVERLAY_FILTER_MAX,
@@ -14,7 +15,6 @@ import {
   OVERLAY_FILTER_SIZE,
   OVERLAY_FILTER_WORTH,
 } from "./limits.ts";
-import { assert } from "./assert.ts";
 import { Lock } from "./lock.ts";
 import { map, type Memory } from "./memory.ts";
 import { nameHash, type EntryName } from "./overlay-name.ts";

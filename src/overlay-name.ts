@@ -52,9 +52,14 @@ export class EntryName {
   }
 }
 
-/** The FNV-1a hash of a name, stirred, so that its lower and its upper bits can be used apart. */
-export function nameHash(bytes: Uint8Array, at: number, length: number): number {
-  let hash = 0x811c9dc5;
+const FNV_OFFSET_BASIS = 0x811c9dc5;
+
+/**
+ * The FNV-1a hash of a name, stirred, so that its lower and its upper bits can be used apart.
+ * Another `salt`, a 32-bit integer, gives another hash.
+ */
+export function nameHash(bytes: Uint8Array, at: number, length: number, salt = 0): number {
+  let hash = FNV_OFFSET_BASIS ^ salt;
   for (let index = 0; index < length; index++)
     hash = Math.imul(hash ^ bytes[at + index]!, 0x01000193);
   return hash ^ (hash >>> 15);

@@ -6,7 +6,7 @@
 
 import { OVERLAY_NAME_BUCKETS, OVERLAY_NAMES_MAX } from "./limits.ts";
 import type { Memory } from "./memory.ts";
-import type { EntryName } from "./overlay-name.ts";
+import { nameHash, type EntryName } from "./overlay-name.ts";
 import {
   HASH,
   LENGTH,
@@ -191,9 +191,5 @@ export class NameTable {
 }
 
 function hashOf(parent: number, name: EntryName): number {
-  let hash = Math.imul(parent, 0x9e3779b1) ^ 0x811c9dc5;
-  for (let index = 0; index < name.length; index++)
-    hash = Math.imul(hash ^ name.bytes[index]!, 0x01000193);
-  hash ^= hash >>> 15;
-  return hash | 0;
+  return nameHash(name.bytes, 0, name.length, Math.imul(parent, 0x9e3779b1));
 }

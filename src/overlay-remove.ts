@@ -21,10 +21,10 @@ import { isDotsAt, nameLengthAt } from "./dirents.ts";
 import { EISDIR, ENAMETOOLONG, ENOTDIR, ENOTEMPTY, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { PAGE_SIZE, map, smallMemory, type Address, type Memory } from "./memory.ts";
-import { fitsWhiteout, whiteoutPath } from "./overlay-whiteout.ts";
 import { DATA, setTimes } from "./overlay-copy-up.ts";
 import { OverlayMake } from "./overlay-make.ts";
 import { UPPER_LAYER } from "./overlay-override.ts";
+import { fitsWhiteout, whiteoutPath } from "./overlay-whiteout.ts";
 import type { EntryName } from "./overlay-name.ts";
 import type { Name } from "./request.ts";
 import {

@@ -19,10 +19,10 @@ import {
 import type { Context } from "./filesystem.ts";
 import { OVERLAY_REDIRECT_MAX } from "./limits.ts";
 import { DATA } from "./overlay-copy-up.ts";
-import { isWhiteoutName, whiteoutPath } from "./overlay-whiteout.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_ORIGIN } from "./overlay-node-record.ts";
 import { OverlayRemove } from "./overlay-remove.ts";
+import { isWhiteoutName, whiteoutPath } from "./overlay-whiteout.ts";
 import type { Name } from "./request.ts";
 import { renameat2, unlinkat } from "./syscall.ts";
 

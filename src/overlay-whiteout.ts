@@ -6,7 +6,7 @@ import { cstring, smallMemory } from "./memory.ts";
 import type { EntryName } from "./overlay-name.ts";
 
 /** A file of this name hides the one whose name follows. */
-export const WHITEOUT_PREFIX = ".wh.";
+const WHITEOUT_PREFIX = ".wh.";
 export const PREFIX_LENGTH = WHITEOUT_PREFIX.length;
 /** A directory with this file hides all below it. */
 export const OPAQUE_FILE = cstring(".wh..wh..opq");

@@ -12,9 +12,9 @@ import {
 } from "./abi-linux.ts";
 import { cstring, type Address } from "./memory.ts";
 import { OverlayLookup } from "./overlay-lookup.ts";
-import { OPAQUE_FILE } from "./overlay-whiteout.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
+import { OPAQUE_FILE } from "./overlay-whiteout.ts";
 import { close, unlinkat } from "./syscall.ts";
 
 const YES = cstring("y");

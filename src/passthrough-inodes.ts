@@ -248,13 +248,10 @@ export class InodeTable extends InodeRecords {
       close(fd);
       return device;
     }
-    const low = from.i32[stat.st_ino >> 2]!;
-    const high = from.i32[(stat.st_ino >> 2) + 1]!;
-    const bucket = this.#bucket(low, high, device);
-    let index = this.#findSame(fd, from, bucket, device);
+    let index = this.#findSame(fd, from, device);
     this.wasKnown = index !== 0;
     if (index === 0) {
-      index = this.#add(bucket, low, high, device, from);
+      index = this.#add(from, device);
       if (index < 0) {
         this.lock.release();
         close(fd);
@@ -301,14 +298,11 @@ export class InodeTable extends InodeRecords {
   rememberIdentified(from: Memory): number {
     const device = this.#devices.known(from);
     if (device < 0 || !this.#devices.hasHandles(device)) return 0;
-    const low = from.i32[stat.st_ino >> 2]!;
-    const high = from.i32[(stat.st_ino >> 2) + 1]!;
-    const bucket = this.#bucket(low, high, device);
     this.lock.acquire();
-    const known = this.#find(bucket, low, high, device);
+    const known = this.#find(from, device);
     let index = known;
     if (known === 0) {
-      index = this.#add(bucket, low, high, device, from);
+      index = this.#add(from, device);
       if (index > 0) {
         this.setHandle(index);
         this.noteChange(index, from);
@@ -325,26 +319,27 @@ export class InodeTable extends InodeRecords {
   }
 
   /** A new inode, on the chain of its bucket. Returns the nodeid or -ENFILE. */
-  #add(bucket: number, low: number, high: number, device: number, from: Memory): number {
+  #add(from: Memory, device: number): number {
     const index = this.table.allocate();
     if (index < 0) return index;
-    this.#begin(index, low, high, device, from.i32[stat.st_mode >> 2]! & S_IFMT);
+    this.#begin(index, from, device);
+    const bucket = this.#bucketOf(from, device);
     this.words[this.table.at(index) + NEXT] = this.words[bucket]!;
     this.words[bucket] = index;
     return index;
   }
 
-  #begin(index: number, low: number, high: number, device: number, type: number): void {
+  #begin(index: number, { i32: from }: Memory, device: number): void {
     const words = this.words;
     const at = this.table.at(index);
     words[at + FD] = -1;
     words[at + PLACE] = 0;
-    words[at + INO_LOW] = low;
-    words[at + INO_HIGH] = high;
+    words[at + INO_LOW] = from[stat.st_ino >> 2]!;
+    words[at + INO_HIGH] = from[(stat.st_ino >> 2) + 1]!;
     this.#lookups[(at + LOOKUPS) >> 1] = 0;
     words[at + DEVICE] = device;
     words[at + GENERATION] = (words[at + GENERATION]! + 1) & 0x7fffffff;
-    words[at + STATE] = ALIVE | type;
+    words[at + STATE] = ALIVE | (from[stat.st_mode >> 2]! & S_IFMT);
     words[at + BACKING] = 0;
     words[at + OPENS] = 0;
     words[at + LOCK_OWNERS] = 0;
@@ -502,12 +497,10 @@ export class InodeTable extends InodeRecords {
    */
   rescue(fd: number, from: Memory): number {
     const device = this.#devices.find(fd, from);
-    const low = from.i32[stat.st_ino >> 2]!;
-    const high = from.i32[(stat.st_ino >> 2) + 1]!;
     let known = 0;
     let taken = false;
     if (device >= 0) {
-      const index = this.#findSame(fd, from, this.#bucket(low, high, device), device);
+      const index = this.#findSame(fd, from, device);
       const at = this.table.at(index);
       if (index !== 0 && this.words[at + RETAINED] === 0) {
         known = index;
@@ -531,9 +524,17 @@ export class InodeTable extends InodeRecords {
     return this.#buckets + (hash & (INODE_BUCKETS - 1));
   }
 
-  #find(bucket: number, low: number, high: number, device: number): number {
+  /** Of the file whose struct stat is `from`. */
+  #bucketOf({ i32: from }: Memory, device: number): number {
+    return this.#bucket(from[stat.st_ino >> 2]!, from[(stat.st_ino >> 2) + 1]!, device);
+  }
+
+  /** The inode with the number in `from`, 0 if there is none. */
+  #find(from: Memory, device: number): number {
     const words = this.words;
-    let index = words[bucket]!;
+    const low = from.i32[stat.st_ino >> 2]!;
+    const high = from.i32[(stat.st_ino >> 2) + 1]!;
+    let index = words[this.#bucket(low, high, device)]!;
     while (index !== 0) {
       const at = this.table.at(index);
       if (
@@ -563,11 +564,9 @@ export class InodeTable extends InodeRecords {
    */
   #findByStat(from: Memory, moment: number): number {
     const device = this.#devices.known(from);
-    const low = from.i32[stat.st_ino >> 2]!;
-    const high = from.i32[(stat.st_ino >> 2) + 1]!;
     this.lock.acquire();
     if (device < 0) return -1;
-    const index = this.#find(this.#bucket(low, high, device), low, high, device);
+    const index = this.#find(from, device);
     if (index === 0) return 0;
     const since = this.words[this.table.at(index) + SINCE]!;
     const isSame = this.hasFd(index) ? ((moment - since) | 0) >= 0 : this.isUnchanged(index, from);
@@ -580,16 +579,14 @@ export class InodeTable extends InodeRecords {
    * the time of its last change tells, or else the file handle, and one of another file is found no
    * more.
    */
-  #findSame(fd: number, from: Memory, bucket: number, device: number): number {
-    const low = from.i32[stat.st_ino >> 2]!;
-    const high = from.i32[(stat.st_ino >> 2) + 1]!;
+  #findSame(fd: number, from: Memory, device: number): number {
     this.lock.acquire();
-    let index = this.#find(bucket, low, high, device);
+    let index = this.#find(from, device);
     if (index === 0 || this.hasFd(index) || this.isUnchanged(index, from)) return index;
     this.lock.release();
     const hasHandle = takeHandle(fd, this.handle);
     this.lock.acquire();
-    index = this.#find(bucket, low, high, device);
+    index = this.#find(from, device);
     if (index === 0 || this.hasFd(index) || (hasHandle && this.isOfHandle(index))) return index;
     this.#unhash(index);
     return 0;

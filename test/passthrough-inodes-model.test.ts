@@ -120,6 +120,14 @@ class Model {
   }
 }
 
+function look(model: Model, step: Step, way: "lookup" | "identify"): void {
+  const name = model.name(step);
+  const file = model.files.get(name);
+  const nodeid = model.fixture[way](name);
+  if (file === undefined) expect(nodeid).toBe(-ENOENT);
+  else model.found(nodeid, file);
+}
+
 const steps = {
   make(model: Model, step: Step): void {
     const name = model.name(step);
@@ -128,21 +136,9 @@ const steps = {
     model.files.set(name, { ino: ino(model.fixture.at(name)), names: 1 });
   },
 
-  lookup(model: Model, step: Step): void {
-    const name = model.name(step);
-    const file = model.files.get(name);
-    const nodeid = model.fixture.lookup(name);
-    if (file === undefined) expect(nodeid).toBe(-ENOENT);
-    else model.found(nodeid, file);
-  },
+  lookup: (model: Model, step: Step): void => look(model, step, "lookup"),
 
-  identify(model: Model, step: Step): void {
-    const name = model.name(step);
-    const file = model.files.get(name);
-    const nodeid = model.fixture.identify(name);
-    if (file === undefined) expect(nodeid).toBe(-ENOENT);
-    else model.found(nodeid, file);
-  },
+  identify: (model: Model, step: Step): void => look(model, step, "identify"),
 
   forget(model: Model, step: Step): void {
     const nodeid = model.nodeid(step);
