@@ -18,7 +18,13 @@ import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
 import { EMFILE, ENFILE, ENOENT, EOPNOTSUPP, EOVERFLOW, ESTALE } from "./errno.ts";
-import { DESCRIPTORS_RELIEVED, INODE_BUCKETS, INODES_MAX, RETAINED_MAX } from "./limits.ts";
+import {
+  DESCRIPTORS_RELIEVED,
+  INODE_BLOCK_BITS,
+  INODE_BUCKETS,
+  INODES_MAX,
+  RETAINED_MAX,
+} from "./limits.ts";
 import { smallMemory, type Address, type Memory } from "./memory.ts";
 import {
   DeviceTable,
@@ -516,12 +522,16 @@ export class InodeTable extends InodeRecords {
 
   // --- Chains of inodes with the same hash; under the lock ---
 
-  /** The index in `words` of the bucket's first link. */
+  /**
+   * The index in `words` of the bucket's first link. Files that were made together have numbers
+   * close together: they share a page of buckets, since the first touch of each page is dear.
+   */
   #bucket(low: number, high: number, device: number): number {
-    let hash =
-      Math.imul(low ^ Math.imul(high, 0x9e3779b1), 0x85ebca6b) ^ Math.imul(device, 0xc2b2ae35);
+    const block = (low >>> INODE_BLOCK_BITS) ^ Math.imul(high, 0x9e3779b1);
+    let hash = Math.imul(block, 0x85ebca6b) ^ Math.imul(device, 0xc2b2ae35);
     hash ^= hash >>> 15;
-    return this.#buckets + (hash & (INODE_BUCKETS - 1));
+    const within = low & ((1 << INODE_BLOCK_BITS) - 1);
+    return this.#buckets + ((hash ^ within) & (INODE_BUCKETS - 1));
   }
 
   /** Of the file whose struct stat is `from`. */
