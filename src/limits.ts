@@ -41,8 +41,6 @@ export const INODES_MAX = 1 << 23;
 /** Inodes that the kernel has forgotten, kept so that file handles of the mount stay valid. */
 export const RETAINED_MAX = 1 << 16;
 export const INODE_BUCKETS = 1 << 21;
-/** Inode numbers that are the same but for so many lower bits share a page of buckets. */
-export const INODE_BLOCK_BITS = 10;
 /** File systems below SRC. */
 export const DEVICES_MAX = 1024;
 /** Open files and directories. Each takes 64 bytes once it is used. */

@@ -18,14 +18,8 @@ import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
 import { EMFILE, ENFILE, ENOENT, EOPNOTSUPP, EOVERFLOW, ESTALE } from "./errno.ts";
-import {
-  DESCRIPTORS_RELIEVED,
-  INODE_BLOCK_BITS,
-  INODE_BUCKETS,
-  INODES_MAX,
-  RETAINED_MAX,
-} from "./limits.ts";
-import { smallMemory, type Address, type Memory } from "./memory.ts";
+import { DESCRIPTORS_RELIEVED, INODE_BUCKETS, INODES_MAX, RETAINED_MAX } from "./limits.ts";
+import { PAGE_SIZE, smallMemory, type Address, type Memory } from "./memory.ts";
 import {
   DeviceTable,
   beginsWithIno,
@@ -68,6 +62,9 @@ import {
 import type { ProcFds } from "./passthrough-proc.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
 import { close, fstat, newfstatat, open_by_handle_at } from "./syscall.ts";
+
+/** A page of buckets is for inode numbers that differ in so many lower bits only. */
+const BLOCK_BITS = Math.log2(PAGE_SIZE / 4);
 
 /** Where the inodes' areas lie in shared memory. */
 export interface InodeAreas {
@@ -527,10 +524,10 @@ export class InodeTable extends InodeRecords {
    * close together: they share a page of buckets, since the first touch of each page is dear.
    */
   #bucket(low: number, high: number, device: number): number {
-    const block = (low >>> INODE_BLOCK_BITS) ^ Math.imul(high, 0x9e3779b1);
+    const within = low & ((1 << BLOCK_BITS) - 1);
+    const block = (low >>> BLOCK_BITS) ^ Math.imul(high, 0x9e3779b1);
     let hash = Math.imul(block, 0x85ebca6b) ^ Math.imul(device, 0xc2b2ae35);
     hash ^= hash >>> 15;
-    const within = low & ((1 << INODE_BLOCK_BITS) - 1);
     return this.#buckets + ((hash ^ within) & (INODE_BUCKETS - 1));
   }
 
