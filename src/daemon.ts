@@ -41,7 +41,12 @@ import {
   type VfsMountConfig,
 } from "./vfs-config.ts";
 import { VfsShare } from "./vfs-share.ts";
-import { spawnWorker, type ServeTask, type WorkerMessage, type WorkerTask } from "./worker.ts";
+import {
+  WorkerThread,
+  type ServeTask,
+  type WorkerMessage,
+  type WorkerTask,
+} from "./worker-thread.ts";
 
 export type { MountOptions } from "./mount.ts";
 
@@ -80,16 +85,17 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
  * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests,
- * `stopping` when the end begins, for whatever reason.
+ * `stopping` when the end begins, for whatever reason. `worker` is the first of the workers.
  */
 export async function runDaemon(
   options: DaemonOptions,
   ready: () => void,
   stopping: () => void = () => {},
+  worker = new WorkerThread(),
 ): Promise<number> {
   const { logLevel, logFormat, debug } = options;
   log.configure({ level: debug ? "debug" : logLevel, format: logFormat });
-  const daemon = new Daemon(options, stopping);
+  const daemon = new Daemon(options, stopping, worker);
   // From here on a signal must not leave a mount without a daemon.
   for (const signal of SIGNALS)
     if (signal === "SIGTERM" || !isIgnored(signal)) process.on(signal, () => daemon.signal(signal));
@@ -108,6 +114,7 @@ function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
 class Daemon {
   readonly #options: DaemonOptions;
   readonly #stopping: () => void;
+  readonly #firstWorker: WorkerThread;
   /** What is served, for a person. */
   readonly #source: string;
   /** What is mounted, once it is served. */
@@ -122,9 +129,10 @@ class Daemon {
   #endingSince = 0;
   #ended: ((ending: Ending) => void) | undefined;
 
-  constructor(options: DaemonOptions, stopping: () => void) {
+  constructor(options: DaemonOptions, stopping: () => void, worker: WorkerThread) {
     this.#options = options;
     this.#stopping = stopping;
+    this.#firstWorker = worker;
     const { mounts } = options.vfs;
     this.#source = options.dynamic
       ? `${mounts.length} ${mounts.length === 1 ? "file system" : "file systems"}`
@@ -223,15 +231,23 @@ class Daemon {
       const task = { device, connection, memory: { address, size }, areas, fixed: !dynamic };
       const start = (worker: number, { queues, cpus }: Crew): Promise<void> =>
         this.#startWorker({ ...task, worker, queues, cpus }, () => mounts.locksChanged());
+      const startLater = (worker: number, crew: Crew): Promise<void> =>
+        start(worker, crew).catch((error: Error) =>
+          log.warn(`no worker was started: ${error.message}`),
+        );
       const crews = planCrews(connection, this.#options.workers);
-      // One worker of each crew is enough to answer.
-      await Promise.all(
-        crews.map((crew) => Promise.race(crew.workers.map((worker) => start(worker, crew)))),
-      );
-      const relief = this.#relieve(activity, crews, start);
+      // To answer, one worker of each crew is enough, and with rings none need read /dev/fuse. The
+      // others wait, since they would keep those from starting.
+      const rings = crews.filter(({ queues }) => queues.length > 0);
+      const answering = rings.length > 0 ? rings : crews;
+      await Promise.all(answering.map((crew) => start(crew.workers[0]!, crew)));
+      const relief = this.#relieve(activity, crews, startLater);
       if (this.#ending === undefined) {
         this.#tellMounted(connection, mounts);
         ready();
+        for (const crew of crews)
+          for (const worker of crew.workers.slice(answering.includes(crew) ? 1 : 0))
+            startLater(worker, crew);
       }
       this.#served.resolve(mounts);
       const ending = await ended;
@@ -266,7 +282,7 @@ class Daemon {
   }
 
   /**
-   * Starts a worker on a clone of `device`; the first on the descriptor itself. Resolves when it
+   * Starts a worker on a clone of `device`; number 0 on the descriptor itself. Resolves when it
    * serves.
    */
   async #startWorker(
@@ -275,10 +291,12 @@ class Daemon {
   ): Promise<void> {
     const { logLevel, logFormat, debug } = this.#options;
     const device = task.worker === 0 ? task.device : cloneDevice(task.device);
+    const thread = this.#started === 0 ? this.#firstWorker : new WorkerThread();
     this.#serving++;
     this.#started++;
     await new Promise<void>((resolve) => {
-      spawnWorker({ ...task, role: "serve", device, logLevel, logFormat, debug }, (message) => {
+      const serveTask = { ...task, role: "serve", device, logLevel, logFormat, debug } as const;
+      thread.run(serveTask, (message) => {
         if (message.type === "ready") resolve();
         else if (message.type === "locks") locksChanged();
         else if (message.type === "once") log.once(message.level, message.message);
@@ -314,9 +332,7 @@ class Daemon {
         );
         const worker = this.#started;
         workers.push(worker);
-        start(worker, crew)
-          .then(() => this.#rouse(crew, crews))
-          .catch((error: Error) => log.warn(`no worker was started: ${error.message}`));
+        start(worker, crew).then(() => this.#rouse(crew, crews));
       }
     }, STUCK_CHECK_MS);
   }
@@ -454,7 +470,7 @@ function accessTimes(options: MountOptions): AccessTimes {
 
 /** Has a worker do one thing. Resolves with its answer. */
 function ask(task: WorkerTask): Promise<WorkerMessage> {
-  return new Promise((resolve) => spawnWorker(task, resolve));
+  return new Promise((resolve) => new WorkerThread().run(task, resolve));
 }
 
 function reasonOf(message: WorkerMessage): string {

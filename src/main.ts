@@ -1,15 +1,19 @@
-// The executable. A worker runs it too, since it is one file.
-
-import { main } from "./cli.ts";
+// The executable. A worker runs it too, since it is one file; each loads what it needs, as the
+// start is to be quick.
 
 if (Bun.isMainThread) {
+  const { main } = await import("./cli.ts");
   const code = await main(process.argv0, process.argv.slice(2), async (...given) => {
+    const { WorkerThread } = await import("./worker-thread.ts");
+    // It starts while the daemon mounts.
+    const worker = new WorkerThread();
     const { runDaemon } = await import("./daemon.ts");
-    return runDaemon(...given);
+    return runDaemon(...given, worker);
   });
   process.exit(code);
 } else {
-  const { workerData } = await import("node:worker_threads");
-  const { runWorker } = await import("./worker.ts");
-  runWorker(workerData);
+  const { awaitTask } = await import("./worker.ts");
+  awaitTask();
 }
+
+export {};

@@ -7,7 +7,7 @@
 // Options are read in one way, from the command line or the file: a reader of `OptionValues` asks
 // for them by name and type, and what nobody asked for is unknown.
 
-import { parseTree, type Node, type ParseError, type ParseErrorCode } from "jsonc-parser";
+import type { Node, ParseError, ParseErrorCode } from "jsonc-parser";
 import {
   composeIdMaps,
   IdMap,
@@ -367,6 +367,8 @@ const PARSE_ERRORS: Readonly<Record<ParseErrorCode, string>> = {
 
 /** The object that the file is. What follows the first error of syntax is of no use. */
 function parseJson(problems: Problems): Node {
+  // Not loaded by who has no file: the start is to be quick.
+  const { parseTree } = require("jsonc-parser") as typeof import("jsonc-parser");
   const errors: ParseError[] = [];
   let root: Node | undefined;
   try {

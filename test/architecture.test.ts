@@ -60,7 +60,6 @@ const OUTSIDE: Readonly<Record<string, RegExp>> = {
   "node:os": /^(main|cli(-.+)?|daemon)$/,
   "node:path": /^(main|cli(-.+)?|daemon|mount(-.+)?)$/,
   "node:util": /^cli(-.+)?$/,
-  "node:worker_threads": /^(main|daemon|worker)$/,
   "../package.json": /^(main|cli)$/,
 };
 
