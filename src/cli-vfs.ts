@@ -17,7 +17,6 @@ import {
   backendConfig,
   connectionConfig,
   idMapOptions,
-  parseVfsConfig,
   readOverlayMount,
   validateDirectory,
   validateIds,
@@ -89,6 +88,9 @@ function readConfigFile(path: string, commandLine: CommandLine): VfsConfig {
   } catch (error) {
     throw new ConfigError(`cannot read the configuration ${path}: ${(error as Error).message}`);
   }
+  // Loaded only where there is a file: the start is to be quick.
+  const { parseVfsConfig } =
+    require("./vfs-config-file.ts") as typeof import("./vfs-config-file.ts");
   return parseVfsConfig(text, path, commandLine);
 }
 

@@ -20,6 +20,7 @@ const LAYERS: readonly (readonly RegExp[])[] = [
   [/^index$/],
   [/^(daemon(-.+)?|mounted)$/],
   [/^worker(-.+)?$/],
+  [/^vfs-config-file$/],
   [/^vfs-config$/],
   [/^overlay(-.+)?$/],
   [/^passthrough(-.+)?$/],
@@ -54,7 +55,7 @@ const OUTSIDE: Readonly<Record<string, RegExp>> = {
   "bun:ffi": /^(memory|syscall)$/,
   citty: /^(main|cli(-.+)?)$/,
   "consola/core": /^log$/,
-  "jsonc-parser": /^vfs-config$/,
+  "jsonc-parser": /^vfs-config-file$/,
   "node:fs":
     /^(main|cli(-.+)?|daemon(-crews)?|mount(ed|-.+)?|metrics|activity|passthrough-credentials)$/,
   "node:os": /^(main|cli(-.+)?|daemon)$/,

@@ -5,12 +5,12 @@ import { DIRECTORY_OPTIONS } from "../src/cli-options.ts";
 import type { IdMapOptions } from "../src/id-map.ts";
 import { CACHE_POLICIES, ConfigError, FILE_HANDLES } from "../src/passthrough-config.ts";
 import {
-  parseVfsConfig,
   validatePath,
   type CommandLine,
   type ConnectionConfig,
   type VfsConfig,
 } from "../src/vfs-config.ts";
+import { parseVfsConfig } from "../src/vfs-config-file.ts";
 import schema from "../docs/vfs-config.schema.json";
 import { DEFAULTS } from "./support-passthrough.ts";
 
