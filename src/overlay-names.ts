@@ -2,10 +2,14 @@
 // in a directory that is a node. A name is found by a hash of both; the text goes on in further
 // records if it is long.
 //
+// There are about as many buckets as there were names at most: when these get more, the next bucket
+// is split in two (linear hashing). In buckets for all that there may be, nearly each of the first
+// thousand names would be the first in its page, and a page fault costs more than a lookup should.
+//
 // The caller holds the lock of the nodes.
 
 import { OVERLAY_NAME_BUCKETS, OVERLAY_NAMES_MAX } from "./limits.ts";
-import type { Memory } from "./memory.ts";
+import { PAGE_SIZE, type Memory } from "./memory.ts";
 import { nameHash, type EntryName } from "./overlay-name.ts";
 import {
   HASH,
@@ -19,6 +23,17 @@ import {
   SIBLING,
 } from "./overlay-node-record.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
+import { struct, u32 } from "./struct.ts";
+
+/** How many buckets there are at first: a page of them. A power of two. */
+const BUCKETS_MIN = PAGE_SIZE >> 2;
+
+const buckets_header = struct("buckets_header", {
+  /** How many buckets there are beyond BUCKETS_MIN. */
+  added: u32,
+});
+/** Where the buckets begin: in a cache line of their own. */
+const BUCKETS_AT = 64;
 
 export interface NameAreas {
   readonly records: number;
@@ -29,12 +44,14 @@ export class NameTable {
   readonly #memory: Memory;
   readonly #words: Int32Array;
   readonly #names: RecordTable;
+  /** As indices of words: the count of added buckets, and the first bucket. */
+  readonly #added: number;
   readonly #buckets: number;
 
   static areas(layout: SharedLayout): NameAreas {
     return {
       records: layout.area("name records", RecordTable.size(name_record, OVERLAY_NAMES_MAX)),
-      buckets: layout.area("name buckets", OVERLAY_NAME_BUCKETS * 4),
+      buckets: layout.area("name buckets", BUCKETS_AT + OVERLAY_NAME_BUCKETS * 4),
     };
   }
 
@@ -42,11 +59,38 @@ export class NameTable {
     this.#memory = memory;
     this.#words = memory.i32;
     this.#names = new RecordTable(memory, areas.records, name_record, OVERLAY_NAMES_MAX);
-    this.#buckets = areas.buckets >> 2;
+    this.#added = (areas.buckets + buckets_header.added) >> 2;
+    this.#buckets = (areas.buckets + BUCKETS_AT) >> 2;
   }
 
   #bucket(hash: number): number {
-    return this.#buckets + (hash & (OVERLAY_NAME_BUCKETS - 1));
+    const buckets = BUCKETS_MIN + this.#words[this.#added]!;
+    const mask = 0xffffffff >>> Math.clz32(buckets - 1);
+    const bucket = hash & mask;
+    // What is not there yet is still in the bucket that it will be split off.
+    return this.#buckets + (bucket < buckets ? bucket : bucket & (mask >> 1));
+  }
+
+  /** Splits the next bucket in two, by one more bit of the hashes. */
+  #split(): void {
+    const words = this.#words;
+    const added = BUCKETS_MIN + words[this.#added]!;
+    const bit = 1 << (31 - Math.clz32(added));
+    let link = this.#buckets + added - bit;
+    let moved = 0;
+    let record = words[link]!;
+    while (record !== 0) {
+      const at = this.#names.at(record);
+      const next = words[at + NEXT]!;
+      if ((words[at + HASH]! & bit) !== 0) {
+        words[link] = next;
+        words[at + NEXT] = moved;
+        moved = record;
+      } else link = at + NEXT;
+      record = next;
+    }
+    words[this.#buckets + added] = moved;
+    words[this.#added]!++;
   }
 
   /** The node that a record stands for. */
@@ -107,6 +151,8 @@ export class NameTable {
     words[at + HASH] = hash;
     words[at + LENGTH] = name.length;
     words[at + SIBLING] = sibling;
+    const buckets = BUCKETS_MIN + words[this.#added]!;
+    if (buckets < this.#names.count && buckets < OVERLAY_NAME_BUCKETS) this.#split();
     return record;
   }
 

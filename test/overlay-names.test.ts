@@ -1,13 +1,18 @@
 // The known names of an overlay's nodes: records, chains of buckets, and pieces of long names.
 
 import { expect, test } from "bun:test";
-import { NameTable } from "../src/overlay-names.ts";
+import { OVERLAY_NAME_BUCKETS } from "../src/limits.ts";
+import { PAGE_SIZE, type Memory } from "../src/memory.ts";
+import type { EntryName } from "../src/overlay-name.ts";
+import { NameTable, type NameAreas } from "../src/overlay-names.ts";
 import { createShared, SharedLayout } from "../src/shared-table.ts";
 import { munmap } from "../src/syscall.ts";
 import { entryName } from "./support-overlay-nodes.ts";
 
 class Fixture implements Disposable {
   readonly names: NameTable;
+  readonly memory: Memory;
+  readonly areas: NameAreas;
   readonly #release: () => void;
 
   constructor() {
@@ -16,6 +21,8 @@ class Fixture implements Disposable {
     const memory = createShared(layout);
     this.#release = () => munmap(memory.address, memory.size);
     this.names = new NameTable(memory, areas);
+    this.memory = memory;
+    this.areas = areas;
   }
 
   [Symbol.dispose](): void {
@@ -71,7 +78,6 @@ test("what a name took is used again, pieces included", () => {
 test("names that share a bucket are told apart, whichever goes first", () => {
   using fixture = new Fixture();
   const { names } = fixture;
-  // Among so many, a hundred share a bucket of the two million with another.
   const count = 20_000;
   const records = Array.from({ length: count }, (_, index) =>
     names.add(3, entryName(`file-${index}`), index + 1, 0),
@@ -81,4 +87,34 @@ test("names that share a bucket are told apart, whichever goes first", () => {
     const expected = index % 2 === 0 ? 0 : records[index]!;
     expect(names.find(3, entryName(`file-${index}`))).toBe(expected);
   }
+});
+
+test("names are found whatever the number of buckets, by another worker too", () => {
+  using fixture = new Fixture();
+  const { names, memory, areas } = fixture;
+  const other = new NameTable(memory, areas);
+  const count = 5000;
+  const nameOf = (index: number): EntryName => entryName(`name ${index}`);
+  const records: number[] = [];
+  for (let index = 0; index < count; index++) {
+    records.push(names.add(index % 7, nameOf(index), index + 1, 0));
+    for (const known of [0, index >> 1, index])
+      expect(other.find(known % 7, nameOf(known))).toBe(records[known]!);
+  }
+  expect(new Set(records).size).toBe(count);
+  for (let index = 0; index < count; index++)
+    expect(names.find(index % 7, nameOf(index))).toBe(records[index]!);
+});
+
+test("few names have few pages of buckets", () => {
+  using fixture = new Fixture();
+  const { names, memory, areas } = fixture;
+  for (let index = 0; index < 10_000; index++) names.add(1, entryName(`name ${index}`), 1, 0);
+  const first = areas.buckets >> 2;
+  const used = memory.i32.subarray(first, first + OVERLAY_NAME_BUCKETS);
+  const pages = new Set<number>();
+  for (let index = 0; index < used.length; index++)
+    if (used[index] !== 0) pages.add(Math.floor(((first + index) * 4) / PAGE_SIZE));
+  // As many as 10,000 words take, where they begin within a page.
+  expect(pages.size).toBeLessThanOrEqual(Math.ceil((10_000 * 4) / PAGE_SIZE) + 1);
 });
