@@ -273,7 +273,8 @@ function metadata(processes: number): Scenario {
       const files = processes === 1 ? filesAlone : filesTogether;
       const owns = Array.from({ length: processes }, (_, index) => `own${index}`);
       const lower = layers(bench, named("metadata"), 2, (paths) => {
-        for (const warm of warmJobs(target, "stat", "lower")) spread(paths, warm, "x");
+        for (let turn = 0; turn < WARM_UP_TURNS; turn++)
+          for (const warm of warmJobs(target, "stat", warmLower(turn))) spread(paths, warm, "x");
         for (const own of owns)
           spread(paths, job(target, "stat", own, files, { prefix: "lower" }), "x");
       });
@@ -306,6 +307,9 @@ function metadata(processes: number): Scenario {
 const warmJobs = (target: Target, step: Step, prefix: string): Job[] =>
   ["warm0", "warm1"].map((own) => job(target, step, own, WARM_UP_FILES, { prefix }));
 
+/** A lower file can be removed only once, so each turn has its own. */
+const warmLower = (turn: number): string => `lower${turn}-`;
+
 async function warmUp(target: Target): Promise<void> {
   const run = (step: Step, prefix: string): Promise<unknown> =>
     runTogether(warmJobs(target, step, prefix));
@@ -313,8 +317,8 @@ async function warmUp(target: Target): Promise<void> {
     for (const step of ["create", "stat", "fill", "open", "rename"] as const)
       await run(step, "file");
     await run("unlink", RENAMED);
+    for (const step of ["stat", "open", "unlink"] as const) await run(step, warmLower(turn));
   }
-  for (const step of ["stat", "open", "unlink"] as const) await run(step, "lower");
 }
 
 // --- Trees
