@@ -23,6 +23,7 @@ export const node_record = struct("node_record", {
   lock: u32,
   /** Counts what happens to the upper directory. */
   version: u32,
+  /** How often the record was used for another (see generationOf). */
   generation: u32,
   /** The file type, S_IFMT bits. */
   type: u32,

@@ -53,7 +53,7 @@ import {
   UPPER,
   VERSION,
 } from "./overlay-node-record.ts";
-import { RecordTable, type SharedLayout } from "./shared-table.ts";
+import { generationOf, RecordTable, type SharedLayout } from "./shared-table.ts";
 import { array, struct, u32 } from "./struct.ts";
 
 const nodes_header = struct("nodes_header", {
@@ -216,7 +216,7 @@ export class NodeTable {
   }
 
   generation(nodeid: number): number {
-    return this.#words[this.#nodes.at(nodeid) + GENERATION]!;
+    return generationOf(this.#memory, this.#words[this.#nodes.at(nodeid) + GENERATION]!);
   }
 
   inoLow(nodeid: number): number {
@@ -366,7 +366,7 @@ export class NodeTable {
     words[at + NAMES] = 0;
     words[at + CHILDREN] = 0;
     words[at + VERSION] = 0;
-    words[at + GENERATION] = (words[at + GENERATION]! + 1) & 0x7fffffff;
+    words[at + GENERATION]!++;
     words[at + TYPE] = found.mode & S_IFMT;
     words[at + FLAGS] = found.flags;
     words[at + LINKS] = found.links;

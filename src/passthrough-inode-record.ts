@@ -7,7 +7,7 @@ import { CTIME_SETTLED_MS, FILE_HANDLE_MAX, IDLE_BACKINGS_MAX, INODES_MAX } from
 import { Lock } from "./lock.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import { readI64 } from "./request.ts";
-import { RecordTable } from "./shared-table.ts";
+import { generationOf, RecordTable } from "./shared-table.ts";
 import { array, f64, i32, struct, u32, u64, u8 } from "./struct.ts";
 
 export const inode_record = struct("inode_record", {
@@ -20,6 +20,7 @@ export const inode_record = struct("inode_record", {
   ino: u64,
   lookups: f64,
   device: u32,
+  /** How often the record was used for another (see generationOf). */
   generation: u32,
   /** Not 0 if it was used since the ring's hand last came by. */
   recent: u32,
@@ -109,6 +110,7 @@ const handleScratch = smallMemory(8 + FILE_HANDLE_MAX);
 
 /** The records, and what hangs on an inode as long as the kernel knows it. */
 export class InodeRecords {
+  protected readonly memory: Memory;
   protected readonly words: Int32Array;
   protected readonly table: RecordTable;
   protected readonly lock: Lock;
@@ -119,15 +121,16 @@ export class InodeRecords {
 
   /** `areas` says where header and records lie. */
   constructor(memory: Memory, areas: { header: number; records: number }) {
+    this.memory = memory;
     this.words = memory.i32;
     this.table = new RecordTable(memory, areas.records, inode_record, INODES_MAX);
     this.lock = new Lock(memory, areas.header + inodes_header.lock);
     this.header = areas.header >> 2;
   }
 
-  /** Its generation: with the nodeid, unique over the life of the mount. */
+  /** Its generation: with the nodeid, unique over the life of the mount (`generationOf`). */
   generation(nodeid: number): number {
-    return this.words[this.table.at(nodeid) + GENERATION]!;
+    return generationOf(this.memory, this.words[this.table.at(nodeid) + GENERATION]!);
   }
 
   /** The file type (S_IFMT bits) of an inode that is acquired. */

@@ -88,7 +88,6 @@ const statScratch = smallMemory(stat.sizeof);
 
 export class InodeTable extends InodeRecords {
   readonly #lookups: Float64Array;
-  readonly #memory: Memory;
   readonly #buckets: number;
   readonly #devices: DeviceTable;
   readonly #ring: number;
@@ -115,7 +114,6 @@ export class InodeTable extends InodeRecords {
 
   constructor(memory: Memory, areas: InodeAreas, options: InodeOptions, proc: ProcFds) {
     super(memory, areas);
-    this.#memory = memory;
     this.#lookups = memory.f64;
     this.#buckets = areas.buckets >> 2;
     this.#devices = new DeviceTable(memory, areas.devices, options, proc);
@@ -191,7 +189,7 @@ export class InodeTable extends InodeRecords {
   #openByHandle(nodeid: number, flags: number): number {
     const at = this.table.at(nodeid);
     const mountFd = this.#devices.mountFd(this.words[at + DEVICE]!);
-    const handle = this.#memory.address + (at + HANDLE_BYTES) * 4;
+    const handle = this.memory.address + (at + HANDLE_BYTES) * 4;
     let fd = open_by_handle_at(mountFd, handle, flags);
     while ((fd === -EMFILE || fd === -ENFILE) && this.#relieve())
       fd = open_by_handle_at(mountFd, handle, flags);
@@ -341,7 +339,7 @@ export class InodeTable extends InodeRecords {
     words[at + INO_HIGH] = from[(stat.st_ino >> 2) + 1]!;
     this.#lookups[(at + LOOKUPS) >> 1] = 0;
     words[at + DEVICE] = device;
-    words[at + GENERATION] = (words[at + GENERATION]! + 1) & 0x7fffffff;
+    words[at + GENERATION]!++;
     words[at + STATE] = ALIVE | (from[stat.st_mode >> 2]! & S_IFMT);
     words[at + BACKING] = 0;
     words[at + OPENS] = 0;

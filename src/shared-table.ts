@@ -18,7 +18,8 @@ const shared_header = struct("shared_header", {
   magic: u32,
   version: u32,
   layout_hash: u32,
-  reserved: u32,
+  /** Added to generations, so that file handles made by an earlier daemon are stale. */
+  epoch: u32,
   spare: array(u64, 6),
 });
 
@@ -58,7 +59,17 @@ export function createShared(layout: SharedLayout): Memory {
   memory.view.setUint32(shared_header.magic, MAGIC, true);
   memory.view.setUint32(shared_header.version, VERSION, true);
   memory.view.setUint32(shared_header.layout_hash, layout.hash, true);
+  const [random = 0] = crypto.getRandomValues(new Uint32Array(1));
+  memory.view.setUint32(shared_header.epoch, random, true);
   return memory;
+}
+
+/**
+ * The generation to show for a record that is used for the `turn`th time: with its number, unique
+ * over the life of the memory, and most likely not one that was shown of other memory.
+ */
+export function generationOf(memory: Memory, turn: number): number {
+  return (memory.u32[shared_header.epoch >> 2]! + turn) & 0x7fffffff;
 }
 
 /** Fails unless `memory` was made for exactly this layout. */

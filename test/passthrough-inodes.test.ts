@@ -58,6 +58,7 @@ describe("an inode", () => {
     using f = new Fixture(8);
     f.make("a", "b");
     const a = f.lookup("a");
+    const generation = f.inodes.generation(a);
     const fd = f.inodes.acquire(a);
     f.inodes.forget(a, 1);
     expect(inodeNumber(fd)).toBe(ino(f.at("a")));
@@ -66,7 +67,7 @@ describe("an inode", () => {
     expect(f.cached.has(fd)).toBe(false);
     expect(f.use(a)).toBe(-ESTALE);
     expect(f.lookup("a")).toBe(a); // the number is free again
-    expect(f.inodes.generation(a)).toBe(2);
+    expect(f.inodes.generation(a)).not.toBe(generation);
   });
 
   test("that is gone can be asked for any number of times, and its number is given out once", () => {

@@ -361,6 +361,23 @@ onMounts("a file handle of the mount", () => {
     }));
 });
 
+onMounts("a file handle of a mount that is gone", () => {
+  test("is stale in the next, and not of another file that has its number there", async () => {
+    await using pressed = await Pressed.start({ options: ASK_ALWAYS });
+    const { mount, actor } = pressed;
+    await mount.during(async () => {
+      pressed.make("one");
+      pressed.make("other");
+      const handle = await pressed.handle("one");
+      await mount.kill();
+      await mount.run();
+      await pressed.stat("other");
+      expect(await pressed.openHandle(handle)).toBe(-ESTALE);
+      await actor.call("closeAll");
+    });
+  });
+});
+
 onMounts("a file that is deleted on the source", () => {
   test("is not taken for the one that gets its inode number", async () => {
     await using pressed = await Pressed.start({ options: ASK_ALWAYS });

@@ -286,6 +286,20 @@ describe.skipIf(whyNoOverlays !== undefined)("a file handle of an overlay", () =
     await look();
   });
 
+  test("is stale in the next mount, and not of another file that has its number there", async () => {
+    await using stage = await Stage.start(disk, MAKE);
+    await stage.mount();
+    const handle = must<string>((await actor.call("nameToHandle", stage.at("a"))) as string);
+    await stage.unmount();
+    await stage.mount();
+    await stage.do("stat low");
+    const root = must<number>(
+      await actor.call("open", stage.mountpoint, abi.O_RDONLY | abi.O_DIRECTORY),
+    );
+    expect(await actor.call("openByHandle", root, handle, abi.O_RDONLY)).toBe(-ESTALE);
+    await actor.call("closeAll");
+  });
+
   test("of a file that is gone is stale, also when there is one of its name", async () => {
     await using stage = await Stage.start(disk, MAKE);
     await stage.mount();
