@@ -66,6 +66,8 @@ export interface Covers {
 }
 
 interface Node extends PseudoDirectory {
+  /** Of its path: in another daemon its number may be that of another directory. */
+  readonly generation: number;
   readonly bytes: Uint8Array;
   readonly children: Node[];
 }
@@ -82,9 +84,11 @@ const statxScratch = smallMemory(statx.sizeof);
 
 const encoder = new TextEncoder();
 
-function makeNode(nodeid: number, parent: number, name: string): Node {
-  return { nodeid, parent, name, bytes: encoder.encode(name), children: [] };
+function makeNode(nodeid: number, generation: number, parent: number, name: string): Node {
+  return { nodeid, generation, parent, name, bytes: encoder.encode(name), children: [] };
 }
+
+const makeRoot = (): Node => makeNode(FUSE_ROOT_ID, 0, FUSE_ROOT_ID, "");
 
 export class PseudoFs extends FileSystem {
   readonly #nodes = new Map<number, Node>();
@@ -97,7 +101,7 @@ export class PseudoFs extends FileSystem {
     super();
     this.#covers = covers;
     this.#since = since;
-    this.#nodes.set(FUSE_ROOT_ID, makeNode(FUSE_ROOT_ID, FUSE_ROOT_ID, ""));
+    this.#nodes.set(FUSE_ROOT_ID, makeRoot());
   }
 
   // --- The tree ---
@@ -111,16 +115,17 @@ export class PseudoFs extends FileSystem {
 
   /** Makes the tree consist of these, parents first. */
   set directories(list: readonly PseudoDirectory[]) {
-    const root = makeNode(FUSE_ROOT_ID, FUSE_ROOT_ID, "");
     this.#nodes.clear();
-    this.#nodes.set(FUSE_ROOT_ID, root);
+    this.#nodes.set(FUSE_ROOT_ID, makeRoot());
     for (const { nodeid, parent, name } of list) this.#add(nodeid, parent, name);
   }
 
   #add(nodeid: number, parent: number, name: string): Node {
-    const node = makeNode(nodeid, parent, name);
+    const above = this.#nodes.get(parent)!;
+    const generation = Bun.hash.crc32(`/${name}`, above.generation);
+    const node = makeNode(nodeid, generation, parent, name);
     this.#nodes.set(nodeid, node);
-    this.#nodes.get(parent)!.children.push(node);
+    above.children.push(node);
     this.#next = Math.max(this.#next, nodeid + 1);
     return node;
   }
@@ -168,6 +173,11 @@ export class PseudoFs extends FileSystem {
     return this.#nodes.get(nodeid)?.children ?? [];
   }
 
+  /** The generation of a directory's path, 0 for the root's. */
+  generationOf(nodeid: number): number {
+    return this.#nodes.get(nodeid)?.generation ?? 0;
+  }
+
   parentOf(nodeid: number): number {
     return this.#nodes.get(nodeid)?.parent ?? 0;
   }
@@ -183,6 +193,7 @@ export class PseudoFs extends FileSystem {
     entry.entryTimeout = PSEUDO_TIMEOUT;
     if (this.#covers.show(context, nodeid, entry, listed, INO)) return 0;
     entry.nodeid = nodeid;
+    entry.generation = node.generation;
     entry.attrTimeout = PSEUDO_TIMEOUT;
     this.#describe(node, entry.attr);
     return 0;

@@ -16,7 +16,7 @@ import { stat } from "./abi-linux.ts";
 import { assert } from "./assert.ts";
 import { EIO } from "./errno.ts";
 import type { Address, Memory } from "./memory.ts";
-import { copyU64, writeU64 } from "./request.ts";
+import { copyU64, readU64, writeU64 } from "./request.ts";
 import { roundUp } from "./struct.ts";
 import { pread64 } from "./syscall.ts";
 import { Translation } from "./translation.ts";
@@ -325,9 +325,14 @@ export class EntryOut {
   set nodeid(value: number) {
     writeU64(this.#view, this.#at + fuse_entry_out.nodeid, this.#translation.node(value));
   }
-  /** With `nodeid`, unique over the life of the mount: for file handles. */
+  /**
+   * With `nodeid`, which has to be set before, unique over the life of the mount: for file handles.
+   * The root, which LOOKUP of `..` may find, keeps its own.
+   */
   set generation(value: number) {
-    writeU64(this.#view, this.#at + fuse_entry_out.generation, value);
+    const { rootNode, rootGeneration } = this.#translation;
+    const isRoot = readU64(this.#view, this.#at + fuse_entry_out.nodeid) === rootNode;
+    writeU64(this.#view, this.#at + fuse_entry_out.generation, isRoot ? rootGeneration : value);
   }
   /** Takes attributes and their timeout from a struct fuse_attr_out, as they are there. */
   copyAttrOut(from: Memory): void {

@@ -14,6 +14,11 @@ export class Translation {
   nodeBase = 0;
   /** What the root's nodeid becomes. */
   rootNode = FUSE_ROOT_ID;
+  /**
+   * The root's generation, whatever its file system says. That of the whole mount's root is 0: at
+   * another, Linux 5.14 to 6.8 give it up as one whose number was used again.
+   */
+  rootGeneration = 0;
   /** Added by XOR to the upper 32 bits of inode numbers. */
   inoMask = 0;
   /** From internal ids to external ones; undefined for ids that stay as they are. */
@@ -33,6 +38,7 @@ export class Translation {
   become(other: Translation): void {
     this.nodeBase = other.nodeBase;
     this.rootNode = other.rootNode;
+    this.rootGeneration = other.rootGeneration;
     this.inoMask = other.inoMask;
     this.ids = other.ids;
   }

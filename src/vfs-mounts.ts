@@ -251,6 +251,7 @@ export abstract class VfsMounts extends FileSystem implements Covers {
 
   #begin(mount: VfsMount, fs: FileSystem): void {
     const served = serve(mount, fs, this.options.fixed === true);
+    served.translation.rootGeneration = this.pseudo.generationOf(mount.node);
     if (this.#connection !== undefined) this.#connect(served, this.#connection);
     this.#slots[mount.id % MOUNT_SLOTS] = served;
     this.mounts = [...this.mounts, served];
@@ -457,6 +458,7 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     copyU64(attrScratch.view, fuse_attr_out.attr + fuse_attr.ino, memory.view, ino);
     if (entry !== undefined) {
       entry.nodeid = top.translation.rootNode;
+      entry.generation = top.translation.rootGeneration;
       entry.entryTimeout = PSEUDO_TIMEOUT;
       entry.copyAttrOut(attrScratch);
     }

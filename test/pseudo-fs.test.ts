@@ -296,6 +296,13 @@ describe("the tree by itself", () => {
     expect(fs.ensure(["a"])).toBe(10);
   });
 
+  test("shows a generation that stands for the path, whichever tree it is in", () => {
+    const generationOf = (path: string, ...paths: string[]): bigint =>
+      tree(...paths).lookup(ROOT, path).generation;
+    expect(generationOf("a", "/a/x")).toBe(generationOf("a", "/b/x", "/a/x"));
+    expect(generationOf("a", "/a/x")).not.toBe(generationOf("b", "/b/x"));
+  });
+
   test("is the same again when it is made from its directories", () => {
     const fs = make();
     for (const path of ["a/b", "c", "a/d/e"]) fs.ensure(path.split("/"));

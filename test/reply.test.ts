@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { lstatSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import fc from "fast-check";
-import { fuse_attr, fuse_entry_out } from "../src/abi-fuse.ts";
+import { FUSE_ROOT_ID, fuse_attr, fuse_entry_out } from "../src/abi-fuse.ts";
 import { AT_FDCWD, AT_SYMLINK_NOFOLLOW } from "../src/abi-linux.ts";
 import { AssertionError } from "../src/assert.ts";
 import { cstring, map, Memory } from "../src/memory.ts";
@@ -81,6 +81,20 @@ describe("attributes", () => {
       }
     } finally {
       rmSync(directory, { recursive: true });
+    }
+  });
+
+  test("has the generation that was set, but for the root, whose is 0", () => {
+    const view = map(4096).view;
+    const entry = new EntryOut(view).place(0);
+    for (const [nodeid, shown] of [
+      [FUSE_ROOT_ID, 0n],
+      [FUSE_ROOT_ID + 1, 7n],
+      [2 ** 32 + FUSE_ROOT_ID, 7n],
+    ] as const) {
+      entry.nodeid = nodeid;
+      entry.generation = 7;
+      expect(view.getBigUint64(fuse_entry_out.generation, true)).toBe(shown);
     }
   });
 

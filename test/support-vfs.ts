@@ -151,6 +151,11 @@ export class Answer {
     return decodeEntry(this.#mustBeThere(), 0);
   }
 
+  /** Of an entry. */
+  get generation(): bigint {
+    return this.#mustBeThere().getBigUint64(abi.fuse_entry_out.generation, true);
+  }
+
   get attr(): Attr {
     return decodeAttr(this.#mustBeThere(), abi.fuse_attr_out.attr);
   }

@@ -19,7 +19,7 @@ import * as sys from "../../src/syscall.ts";
 import { EXECUTABLE, memoryOf, Mount, whyNoMounts, type MountSetup } from "../support-mount.ts";
 import { Actor } from "./actor.ts";
 import { must, type Stat } from "./calls.ts";
-import { COUNT_FILES, shell, SHELL_TEST_TIMEOUT_MS } from "./shell.ts";
+import { COUNT_FILES, dropCaches, shell, SHELL_TEST_TIMEOUT_MS } from "./shell.ts";
 
 setDefaultTimeout(SHELL_TEST_TIMEOUT_MS);
 
@@ -359,6 +359,38 @@ onMounts("a file handle of the mount", () => {
       expect(await actor.call("read", fd, 100)).toBe("used");
       await actor.call("closeAll");
     }));
+});
+
+onMounts("a file handle of one of several mounts", () => {
+  test("opens the file when the kernel has forgotten it, and the way to it", async () => {
+    const mounts = { "/one": { source: "one" }, "/tree/two": { source: "two" } };
+    await using pressed = await Pressed.start({ mounts });
+    const { mount, actor } = pressed;
+    await mount.during(async () => {
+      for (const source of ["one", "two"]) {
+        mkdirSync(`${mount.base}/${source}/d/e`, { recursive: true });
+        writeFileSync(`${mount.base}/${source}/d/e/f`, source);
+      }
+      const below = ["", "/d", "/d/e", "/d/e/f"];
+      const names = ["", "tree", ...["one", "tree/two"].flatMap((at) => below.map((n) => at + n))];
+      const known = new Map<string, { handle: string; ino: string }>();
+      for (const name of names)
+        known.set(name, {
+          handle: await pressed.handle(name),
+          ino: (await pressed.stat(name)).ino,
+        });
+      for (const [name, { handle, ino }] of known) {
+        await dropCaches();
+        const fd = await pressed.openHandle(handle);
+        expect([name, fd]).toEqual([name, expect.any(Number)]);
+        expect((await pressed.fstat(must<number>(fd))).ino).toBe(ino);
+        await actor.call("close", fd);
+      }
+      // Nothing was taken for something else on the way.
+      for (const name of names) expect((await pressed.stat(name)).ino).toBe(known.get(name)!.ino);
+      await actor.call("closeAll");
+    });
+  });
 });
 
 onMounts("a file handle of a mount that is gone", () => {

@@ -9,7 +9,7 @@ import { Disk, overlaySystems, whyNoOverlays } from "../support-overlay.ts";
 import { Actor } from "./actor.ts";
 import { must, type DirectoryEntry, type Stat } from "./calls.ts";
 import { compare, Stage } from "./overlay-stage.ts";
-import { shell, SHELL_TEST_TIMEOUT_MS } from "./shell.ts";
+import { dropCaches, shell, SHELL_TEST_TIMEOUT_MS } from "./shell.ts";
 
 setDefaultTimeout(SHELL_TEST_TIMEOUT_MS);
 
@@ -28,7 +28,6 @@ afterAll(async () => {
 
 const inoOf = async (path: string): Promise<string> =>
   must<Stat>(await actor.call("lstat", path)).ino;
-const dropCaches = (): Promise<string> => shell("echo 2 > /proc/sys/vm/drop_caches");
 
 /** Name and inode number of each entry, `.` and `..` too, as getdents64(2) tells them. */
 async function listed(path: string): Promise<Map<string, string>> {
