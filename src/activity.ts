@@ -13,9 +13,11 @@ import { gettid, ppoll } from "./syscall.ts";
 
 /** A cache line for each, so that workers do not slow one another down. */
 const STRIDE_WORDS = 16;
-// What else is in a worker's line: the number of its thread, and whether it waits for the others.
+// What else is in a worker's line: the number of its thread, whether it waits for the others, and
+// whether it takes no requests at the moment.
 const THREAD = 1;
 const SETTLING = 2;
+const STANDS_BY = 3;
 
 export class Activity {
   readonly #words: Int32Array;
@@ -82,6 +84,38 @@ export class Activity {
       if (now & 1 || !isAsleep(thread)) return true;
     }
     return false;
+  }
+
+  // --- Of several who read requests from the same queue (session-readers.ts)
+
+  /** The worker takes no requests, or does again. */
+  standBy(isStandingBy: boolean): void {
+    Atomics.store(this.#words, this.#at(this.#own) + STANDS_BY, isStandingBy ? 1 : 0);
+  }
+
+  #reads(worker: number): boolean {
+    const at = this.#at(worker);
+    return (
+      worker !== this.#own && this.#words[at + THREAD] !== 0 && this.#words[at + STANDS_BY] === 0
+    );
+  }
+
+  /**
+   * What the other workers have done since the last call: "quiet" if nothing, "stuck" if each still
+   * has the request that it had.
+   */
+  lookAtReaders(): "quiet" | "active" | "stuck" {
+    let isQuiet = true;
+    let isStuck = true;
+    for (let worker = 0; worker < WORKERS_MAX; worker++) {
+      if (!this.#reads(worker)) continue;
+      const now = Atomics.load(this.#words, this.#at(worker));
+      const isSame = now === this.#seen[worker];
+      if (!isSame || now & 1) isQuiet = false;
+      if (!isSame || !(now & 1)) isStuck = false;
+      this.#seen[worker] = now;
+    }
+    return isStuck ? "stuck" : isQuiet ? "quiet" : "active";
   }
 
   /**

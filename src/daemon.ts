@@ -32,6 +32,7 @@ import { PassthroughFs } from "./passthrough.ts";
 import { Credentials } from "./passthrough-credentials.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
+import { Readers } from "./session-readers.ts";
 import { runOn } from "./session-uring.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
 import {
@@ -203,7 +204,11 @@ class Daemon {
       if (overlay !== undefined) checkLayers(overlay, inNamespace ? undefined : this.#mountpoint);
     if (!inNamespace) this.#mountpoint = prepareMount(sources, this.#options.mount);
     const layout = new SharedLayout();
-    const areas = { activity: Activity.area(layout), vfs: VfsShare.area(layout) };
+    const areas = {
+      activity: Activity.area(layout),
+      readers: Readers.area(layout),
+      vfs: VfsShare.area(layout),
+    };
     const memory = createShared(layout);
     const activity = new Activity(memory, areas.activity, -1);
     const times = accessTimes(this.#options.mount);

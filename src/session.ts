@@ -54,6 +54,7 @@ import { cstring, map, smallMemory } from "./memory.ts";
 import { Reply } from "./reply.ts";
 import { Request } from "./request.ts";
 import { Server, type ServerOptions, type Tracer } from "./server.ts";
+import type { Readers } from "./session-readers.ts";
 import { SplicePipe } from "./session-splice.ts";
 import { ioctl, openat, read, write } from "./syscall.ts";
 
@@ -203,6 +204,8 @@ export const GONE = 2;
 export interface ChannelOptions extends ServerOptions {
   /** Where it is noted that there is a request in hand. */
   readonly activity?: Activity | undefined;
+  /** The others who read the same queue, where there are any. */
+  readonly readers?: Readers | undefined;
 }
 
 /** One descriptor of /dev/fuse, with a server behind it. */
@@ -211,6 +214,7 @@ export class Channel {
   readonly #server: Server;
   readonly #pipe: SplicePipe | undefined;
   readonly #activity: Activity | undefined;
+  readonly #readers: Readers | undefined;
 
   constructor(
     device: number,
@@ -223,6 +227,7 @@ export class Channel {
     reply.splice = this.#pipe;
     this.#activity = options.activity;
     this.#activity?.enter();
+    this.#readers = options.readers;
     this.#device = device;
     this.#server = new Server(fs, connection, request, reply, device, options);
   }
@@ -231,6 +236,8 @@ export class Channel {
   serveOne(): number {
     const device = this.#device;
     const { request } = this.#server;
+    const readers = this.#readers;
+    if (readers !== undefined) readers.beforeRead();
     const length = read(device, request.address, READ_SIZE);
     if (length < 0) {
       // ENOENT: the request was interrupted before it could be read.
@@ -242,6 +249,7 @@ export class Channel {
     }
     const activity = this.#activity;
     if (activity !== undefined) activity.begin();
+    if (readers !== undefined) readers.afterRead(request);
     const replyLength = this.#server.handle(length);
     if (replyLength > 0) {
       const written = this.#send(replyLength);

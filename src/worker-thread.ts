@@ -33,6 +33,7 @@ export interface ServeTask {
 /** Where in shared memory the threads of the daemon meet. */
 export interface DaemonAreas {
   readonly activity: number;
+  readonly readers: number;
   readonly vfs: number;
 }
 

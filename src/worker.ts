@@ -1,12 +1,14 @@
 // Workers: threads that block in system calls so that the main thread need not. Most serve requests
 // until the mount is gone; some do one thing, such as unmounting, and end.
 
+import { FUSE_OVER_IO_URING } from "./abi-fuse.ts";
 import { Activity } from "./activity.ts";
 import { log } from "./log.ts";
 import { Memory } from "./memory.ts";
 import { mountInNamespace, MountError, unmountPlace } from "./mount.ts";
 import { Credentials } from "./passthrough-credentials.ts";
 import { Channel, GONE } from "./session.ts";
+import { Readers } from "./session-readers.ts";
 import { UringChannel } from "./session-uring.ts";
 import { VfsShare } from "./vfs-share.ts";
 import type { ServeTask, WorkerMessage, WorkerTask } from "./worker-thread.ts";
@@ -51,7 +53,9 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   activity.begin();
   const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
   const { device, connection, queues, cpus } = task;
-  const options = { tracer, activity };
+  const hasRings = (connection.flags2 & FUSE_OVER_IO_URING) !== 0;
+  const readers = hasRings ? undefined : new Readers(memory, task.areas.readers, activity);
+  const options = { tracer, activity, readers };
   const channel =
     queues.length > 0
       ? new UringChannel(device, vfs, connection, { queues, cpus }, options)
@@ -59,5 +63,6 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   activity.end();
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
+  readers?.close();
   say({ type: "ended" });
 }
