@@ -151,24 +151,25 @@ export const WORKERS_GROWN_MAX = 16;
 export const STUCK_CHECK_MS = 250;
 
 // How many workers read /dev/fuse (session-readers.ts).
-/** A reader stands by after so many requests of one process. Each of another takes some off. */
+/** A reader stands by after so many requests of one process; one of another takes so many off. */
 export const READERS_SPARE_REQUESTS = 32;
 export const READERS_OTHER_WEIGHT = 4;
 /**
- * A reader calls another back after so many requests of other processes that were there already: to
- * read them took no longer than so. Each counts as much as some of the same process take off.
+ * A reader calls another back after so many requests of other processes that waited already. It
+ * looks for them at each so many-th request; one of the same process as before takes one off.
  */
-export const READERS_MISSING_REQUESTS = 32;
-export const READERS_AT_ONCE_MS = 0.004;
+export const READERS_MISSING_REQUESTS = 64;
+export const READERS_QUEUE_LOOK_REQUESTS = 4;
 /** How often the watcher looks, and for how long while nothing happens. */
 export const READERS_LOOK_MS = 2;
-export const READERS_QUIET_LOOKS = 50;
+export const READERS_QUIET_LOOKS = 5;
 /**
  * Where readers get stuck, they wait for up to so many more requests before they stand by; less
  * after so many looks without that.
  */
 export const READERS_PATIENCE_MAX = 1 << 16;
 export const READERS_PATIENCE_LOOKS = 128;
+
 /** How long is waited for requests that other workers have in hand: so many times so long. */
 export const SETTLE_STEPS = 200;
 export const SETTLE_STEP_US = 100;

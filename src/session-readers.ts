@@ -3,20 +3,20 @@
 // than most requests. So only as many read as there is work for, and the others stand by:
 //
 // - A reader stands by when request after request comes from one process, which waits for answers.
-// - A reader calls one back when a process had to wait while it was busy with another's request.
+// - A reader calls one back when requests of other processes wait by the time it is done with one.
 // - One of those who stand by, the watcher, looks every few milliseconds whether all readers are
 //   stuck with what they have in hand, and then reads itself. While nothing happens it sleeps.
 
 import { fuse_in_header, FUSE_READ, FUSE_WRITE } from "./abi-fuse.ts";
-import { FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE, timespec } from "./abi-linux.ts";
+import { FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE, POLLIN, pollfd, timespec } from "./abi-linux.ts";
 import type { Activity } from "./activity.ts";
 import {
-  READERS_AT_ONCE_MS,
   READERS_LOOK_MS,
   READERS_MISSING_REQUESTS,
   READERS_OTHER_WEIGHT,
   READERS_PATIENCE_LOOKS,
   READERS_PATIENCE_MAX,
+  READERS_QUEUE_LOOK_REQUESTS,
   READERS_QUIET_LOOKS,
   READERS_SPARE_REQUESTS,
 } from "./limits.ts";
@@ -24,7 +24,7 @@ import { smallMemory, type Memory } from "./memory.ts";
 import type { Request } from "./request.ts";
 import type { SharedLayout } from "./shared-table.ts";
 import { struct, u32 } from "./struct.ts";
-import { futex } from "./syscall.ts";
+import { futex, ppoll } from "./syscall.ts";
 
 const readers_state = struct("readers_state", {
   /** How many workers read, or have what they read in hand. */
@@ -32,7 +32,7 @@ const readers_state = struct("readers_state", {
   standing: u32,
   /** Whether the watcher is to read: a reader has more than it can do. */
   called: u32,
-  /** Whether one of those who stand by is the watcher, and whether it sleeps until there is work. */
+  /** Whether one of those who stand by is the watcher, and whether it sleeps until a request. */
   watched: u32,
   asleep: u32,
   /** How much longer than usual readers wait before they stand by, in requests. */
@@ -67,8 +67,10 @@ export class Readers {
   readonly #words: Int32Array;
   readonly #state: number;
   readonly #activity: Activity;
-  /** When the worker began to read; 0 if nobody could be called anyway. */
-  #since = 0;
+  readonly #poll = smallMemory(pollfd.sizeof);
+  /** Requests until the queue is looked at again, and whether one was in it when it was now. */
+  #untilLook = READERS_QUEUE_LOOK_REQUESTS;
+  #isWaiting = false;
   /** Counts requests for which one more reader was missing, and those for which it was too many. */
   #missing = 0;
   #spare = 0;
@@ -79,8 +81,10 @@ export class Readers {
     return layout.area("readers", readers_state.sizeof);
   }
 
-  /** For a worker that will read /dev/fuse, and whose `activity` shows when it does. */
-  constructor(memory: Memory, offset: number, activity: Activity) {
+  /** For a worker that will read `device`, and whose `activity` shows when it does. */
+  constructor(memory: Memory, offset: number, activity: Activity, device: number) {
+    this.#poll.view.setInt32(pollfd.fd, device, true);
+    this.#poll.view.setUint16(pollfd.events, POLLIN, true);
     this.#memory = memory;
     this.#words = memory.i32;
     this.#state = offset >> 2;
@@ -97,7 +101,9 @@ export class Readers {
       this.#missing = 0;
       if (this.#leave()) this.#standBy();
     }
-    this.#since = words[state + STANDING] === 0 ? 0 : performance.now();
+    if (words[state + STANDING] === 0 || --this.#untilLook > 0) return;
+    this.#untilLook = READERS_QUEUE_LOOK_REQUESTS;
+    this.#isWaiting = ppoll(this.#poll.address, 1, 0) > 0;
   }
 
   /** To be called when a request was read, before it is done. */
@@ -110,6 +116,8 @@ export class Readers {
     }
     const opcode = view.getUint32(base + fuse_in_header.opcode, true);
     const pid = view.getUint32(base + fuse_in_header.pid, true);
+    const wasWaiting = this.#isWaiting;
+    this.#isWaiting = false;
     if (pid === 0) return; // For nobody who would wait, such as FORGET.
     // The kernel does not wait for one piece of data before it asks for the next.
     const isData = opcode === FUSE_READ || opcode === FUSE_WRITE;
@@ -124,8 +132,7 @@ export class Readers {
     }
     this.#spare = isAlone ? this.#spare + 1 : Math.max(0, this.#spare - READERS_OTHER_WEIGHT);
     if (isAlone) this.#missing = Math.max(0, this.#missing - 1);
-    else if (this.#since !== 0 && performance.now() - this.#since < READERS_AT_ONCE_MS)
-      this.#missing += READERS_OTHER_WEIGHT;
+    else if (wasWaiting) this.#missing += READERS_OTHER_WEIGHT * READERS_QUEUE_LOOK_REQUESTS;
     if (this.#missing < READERS_MISSING_REQUESTS) return;
     this.#missing = 0;
     Atomics.store(words, state + CALLED, 1);
@@ -183,20 +190,20 @@ export class Readers {
     const state = this.#state;
     const activity = this.#activity;
     let quiet = 0;
-    activity.lookAtReaders();
-    for (let looks = 1; ; looks++) {
+    for (let looks = 0; ; looks++) {
       const bell = Atomics.load(words, state + WATCHER_BELL);
       if (words[state + CLOSED] !== 0 || Atomics.exchange(words, state + CALLED, 0) !== 0) return;
       const sleeps = quiet >= READERS_QUIET_LOOKS;
       // Who begins a request after this wakes the watcher; who began one before is seen below.
       if (sleeps) Atomics.store(words, state + ASLEEP, 1);
+      // The first look is there for the second to compare with.
       const seen = activity.lookAtReaders();
-      if (seen === "stuck") {
+      if (seen === "stuck" && looks > 0) {
         this.#helps = true;
         return;
       }
       quiet = seen === "quiet" ? quiet + 1 : 0;
-      if (looks % READERS_PATIENCE_LOOKS === 0) words[state + PATIENCE]! >>= 3;
+      if ((looks + 1) % READERS_PATIENCE_LOOKS === 0) words[state + PATIENCE]! >>= 3;
       this.#wait(WATCHER_BELL, bell, sleeps && quiet > 0 ? 0 : lookTime.address);
       Atomics.store(words, state + ASLEEP, 0);
     }

@@ -54,7 +54,7 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
   const { device, connection, queues, cpus } = task;
   const hasRings = (connection.flags2 & FUSE_OVER_IO_URING) !== 0;
-  const readers = hasRings ? undefined : new Readers(memory, task.areas.readers, activity);
+  const readers = hasRings ? undefined : new Readers(memory, task.areas.readers, activity, device);
   const options = { tracer, activity, readers };
   const channel =
     queues.length > 0

@@ -25,7 +25,7 @@ function makeFile(source: string): void {
   writeFileSync(`${source}/dir/f`, "");
 }
 
-/** How often each of the daemon's workers has let another thread run, as it does for each request. */
+/** How often each of the daemon's workers has let another thread run, as for each request. */
 function switches({ pid }: Mount): Map<string, number> {
   const tasks = `/proc/${pid}/task`;
   const workers = readdirSync(tasks).filter(
