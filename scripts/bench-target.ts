@@ -6,11 +6,15 @@ import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { POLLPRI, pollfd } from "../src/abi-linux.ts";
+import { smallMemory } from "../src/memory.ts";
+import { ppoll } from "../src/syscall.ts";
 
 /** A file in every served directory: when it can be seen at the mount point, the mount answers. */
 export const MARKER = ".answers";
 const START_LIMIT_MS = 15_000;
 const STOP_LIMIT_MS = 5000;
+const MOUNT_WAIT_US = 20_000;
 
 export type Role = "bare" | "ours" | "peer";
 
@@ -51,6 +55,26 @@ export function mountsBelow(directory: string): string[] {
     )
     .filter((path) => path === directory || path.startsWith(`${directory}/`))
     .reverse();
+}
+
+/** Waits for mounts to come or go: proc_pid_mountinfo(5). */
+class MountWatch implements Disposable {
+  readonly #fd = openSync("/proc/self/mountinfo", "r");
+  readonly #poll = smallMemory(pollfd.sizeof);
+
+  constructor() {
+    this.#poll.view.setInt32(pollfd.fd, this.#fd, true);
+    this.#poll.view.setUint16(pollfd.events, POLLPRI, true);
+  }
+
+  /** Returns when something has changed since the last call, and after a while in any case. */
+  wait(): void {
+    ppoll(this.#poll.address, 1, MOUNT_WAIT_US);
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#fd);
+  }
 }
 
 /** Unmounts without waiting for whoever uses the mount. */
@@ -104,6 +128,7 @@ export class Target {
     }
     const command = this.fill(this.spec.command);
     const log = openSync(this.#logFile, "a");
+    using mounts = new MountWatch();
     const started = performance.now();
     this.#daemon = spawn("/bin/sh", ["-c", `exec ${command}`], {
       cwd: this.cwd,
@@ -112,7 +137,9 @@ export class Target {
     closeSync(log);
     while (mountsBelow(this.path).length === 0) {
       this.#checkStart(command, started);
-      await Bun.sleep(0.5);
+      // Not by looking all the time, which would take a CPU from the daemon.
+      mounts.wait();
+      await Bun.sleep(0);
     }
     // Not a synchronous call: were the daemon stuck, nothing could end it any more.
     let answered = false;

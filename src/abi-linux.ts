@@ -96,6 +96,7 @@ export const LOCK_NB = 4;
 export const LOCK_UN = 8;
 
 export const POLLIN = 0x01;
+export const POLLPRI = 0x02;
 export const POLLOUT = 0x04;
 export const POLLERR = 0x08;
 export const POLLHUP = 0x10;
