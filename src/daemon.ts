@@ -86,7 +86,8 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
  * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests,
- * `stopping` when the end begins, for whatever reason. `worker` is the first of the workers.
+ * `stopping` when the end begins, for whatever reason. `worker` is the thread of the first
+ * worker, which may have been started before.
  */
 export async function runDaemon(
   options: DaemonOptions,
@@ -115,6 +116,7 @@ function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
 class Daemon {
   readonly #options: DaemonOptions;
   readonly #stopping: () => void;
+  /** It starts already; the first to serve gets it. */
   readonly #firstWorker: WorkerThread;
   /** What is served, for a person. */
   readonly #source: string;
