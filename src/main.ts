@@ -1,6 +1,8 @@
 // The executable. A worker runs it too, since it is one file; each loads what it needs, as the
 // start is to be quick.
 
+import type { WorkerTask } from "./worker-thread.ts";
+
 if (Bun.isMainThread) {
   const { main } = await import("./cli.ts");
   const code = await main(process.argv0, process.argv.slice(2), async (...given) => {
@@ -12,8 +14,11 @@ if (Bun.isMainThread) {
   });
   process.exit(code);
 } else {
-  const { awaitTask } = await import("./worker.ts");
-  awaitTask();
+  // Listened for at once: what comes while nobody listens is lost.
+  const told = new Promise<MessageEvent<WorkerTask>>((resolve) =>
+    addEventListener("message", resolve, { once: true }),
+  );
+  const { runTask } = await import("./worker.ts");
+  const { data } = await told;
+  await runTask(data);
 }
-
-export {};

@@ -14,13 +14,8 @@ import { VfsShare } from "./vfs-share.ts";
 import type { ServeTask, WorkerMessage, WorkerTask } from "./worker-thread.ts";
 import { WorkerVfs } from "./worker-vfs.ts";
 
-/** Does what the worker will be told. */
-export function awaitTask(): void {
-  const run = ({ data }: MessageEvent<WorkerTask>): Promise<void> => runTask(data);
-  addEventListener("message", run, { once: true });
-}
-
-async function runTask(task: WorkerTask): Promise<void> {
+/** Does what the worker was told. */
+export async function runTask(task: WorkerTask): Promise<void> {
   const say = (message: WorkerMessage): void => postMessage(message);
   try {
     if (task.role === "serve") await serveTask(task, say);

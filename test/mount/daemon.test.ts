@@ -4,6 +4,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { mkdir, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { readProc } from "../../src/mount-info.ts";
 import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
 import { Namespace } from "../support-namespace.ts";
@@ -28,6 +29,18 @@ describe.skipIf(whyNoMounts !== undefined)("a signal", () => {
     daemon.signal(signal);
     expect(await daemon.ended()).toBe(0);
     expect(daemon.output).toEndWith(`${signal}: unmounted ${space.base}/mnt\n`);
+    expect(space.mounts()).toEqual([]);
+  });
+
+  test("unmounts where the program runs from its sources, too", async () => {
+    await using space = await Namespace.create();
+    const [source, mountpoint] = [`${space.base}/src`, `${space.base}/mnt`];
+    const program = [process.execPath, join(import.meta.dir, "../../src/main.ts")];
+    const line = [...DEFAULT_SIGNALS, ...program, "passthrough", source, mountpoint];
+    const daemon = new Child(space.start(line));
+    await daemon.said(/FUSE 7\.\d+ with/);
+    daemon.signal("SIGTERM");
+    expect(await daemon.ended()).toBe(0);
     expect(space.mounts()).toEqual([]);
   });
 
