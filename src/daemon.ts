@@ -238,23 +238,19 @@ class Daemon {
       const task = { device, connection, memory: { address, size }, areas, fixed: !dynamic };
       const start = (worker: number, { queues, cpus }: Crew): Promise<void> =>
         this.#startWorker({ ...task, worker, queues, cpus }, () => mounts.locksChanged());
-      const startLater = (worker: number, crew: Crew): Promise<void> =>
-        start(worker, crew).catch((error: Error) =>
-          log.warn(`no worker was started: ${error.message}`),
-        );
       const crews = planCrews(connection, this.#options.workers);
       // To answer, one worker of each crew is enough, and with rings none need read /dev/fuse. The
       // others wait, since they would keep those from starting.
       const rings = crews.filter(({ queues }) => queues.length > 0);
       const answering = rings.length > 0 ? rings : crews;
       await Promise.all(answering.map((crew) => start(crew.workers[0]!, crew)));
-      const relief = this.#relieve(activity, crews, startLater);
+      const relief = this.#relieve(activity, crews, start);
       if (this.#ending === undefined) {
         this.#tellMounted(connection, mounts);
         ready();
         for (const crew of crews)
           for (const worker of crew.workers.slice(answering.includes(crew) ? 1 : 0))
-            startLater(worker, crew);
+            start(worker, crew).catch(warnNotStarted);
       }
       this.#served.resolve(mounts);
       const ending = await ended;
@@ -339,7 +335,9 @@ class Daemon {
         );
         const worker = this.#started;
         workers.push(worker);
-        start(worker, crew).then(() => this.#rouse(crew, crews));
+        start(worker, crew)
+          .then(() => this.#rouse(crew, crews))
+          .catch(warnNotStarted);
       }
     }, STUCK_CHECK_MS);
   }
@@ -460,6 +458,10 @@ class Daemon {
     if (message.type !== "unmounted") throw new MountError(reasonOf(message));
     return message.result;
   }
+}
+
+function warnNotStarted(error: Error): void {
+  log.warn(`no worker was started: ${error.message}`);
 }
 
 function describeCache({ passthrough }: VfsMountConfig): string {
