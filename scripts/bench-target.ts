@@ -6,9 +6,8 @@ import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { POLLPRI, pollfd } from "../src/abi-linux.ts";
-import { smallMemory } from "../src/memory.ts";
-import { ppoll } from "../src/syscall.ts";
+import { POLLPRI } from "../src/abi-linux.ts";
+import { pollFor, ppoll } from "../src/syscall.ts";
 
 /** A file in every served directory: when it can be seen at the mount point, the mount answers. */
 export const MARKER = ".answers";
@@ -60,12 +59,7 @@ export function mountsBelow(directory: string): string[] {
 /** Waits for mounts to come or go: proc_pid_mountinfo(5). */
 class MountWatch implements Disposable {
   readonly #fd = openSync("/proc/self/mountinfo", "r");
-  readonly #poll = smallMemory(pollfd.sizeof);
-
-  constructor() {
-    this.#poll.view.setInt32(pollfd.fd, this.#fd, true);
-    this.#poll.view.setUint16(pollfd.events, POLLPRI, true);
-  }
+  readonly #poll = pollFor(this.#fd, POLLPRI);
 
   /** Returns when something has changed since the last call, and after a while in any case. */
   wait(): void {

@@ -19,6 +19,11 @@ const THREAD = 1;
 const SETTLING = 2;
 const STANDS_BY = 3;
 
+const ALL_WORKERS = Array.from({ length: WORKERS_MAX }, (_, worker) => worker);
+
+/** What workers have done since: "stuck" if each still has the request that it had. */
+type Seen = "quiet" | "active" | "stuck";
+
 export class Activity {
   readonly #words: Int32Array;
   readonly #first: number;
@@ -100,22 +105,9 @@ export class Activity {
     );
   }
 
-  /**
-   * What the other workers have done since the last call: "quiet" if nothing, "stuck" if each still
-   * has the request that it had.
-   */
-  lookAtReaders(): "quiet" | "active" | "stuck" {
-    let isQuiet = true;
-    let isStuck = true;
-    for (let worker = 0; worker < WORKERS_MAX; worker++) {
-      if (!this.#reads(worker)) continue;
-      const now = Atomics.load(this.#words, this.#at(worker));
-      const isSame = now === this.#seen[worker];
-      if (!isSame || now & 1) isQuiet = false;
-      if (!isSame || !(now & 1)) isStuck = false;
-      this.#seen[worker] = now;
-    }
-    return isStuck ? "stuck" : isQuiet ? "quiet" : "active";
+  /** What the other workers that take requests have done since the last look. */
+  lookAtReaders(): Seen {
+    return this.#look(ALL_WORKERS.filter((worker) => this.#reads(worker)));
   }
 
   /**
@@ -134,13 +126,20 @@ export class Activity {
 
   /** Whether each of these workers still has the request that it had at the last call. */
   areStuck(workers: readonly number[]): boolean {
-    let stuck = true;
+    return this.#look(workers) === "stuck";
+  }
+
+  #look(workers: readonly number[]): Seen {
+    let isQuiet = true;
+    let isStuck = true;
     for (const worker of workers) {
       const now = Atomics.load(this.#words, this.#at(worker));
-      if (!(now & 1) || now !== this.#seen[worker]) stuck = false;
+      const isSame = now === this.#seen[worker];
+      if (!isSame || now & 1) isQuiet = false;
+      if (!isSame || !(now & 1)) isStuck = false;
       this.#seen[worker] = now;
     }
-    return stuck;
+    return isStuck ? "stuck" : isQuiet ? "quiet" : "active";
   }
 }
 

@@ -3,17 +3,16 @@
 // several threads.
 
 import { write } from "node:fs";
-import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, pollfd } from "./abi-linux.ts";
+import { F_GETFL, F_SETFL, O_NONBLOCK, POLLIN } from "./abi-linux.ts";
 import { EIO, ENOTCONN, errnoMessage } from "./errno.ts";
 import type { FileSystem } from "./filesystem.ts";
 import { BUSY_TURN_MS, IDLE_TURN_MS } from "./limits.ts";
-import { smallMemory } from "./memory.ts";
 import { mount, prepareMountpoint, unmount } from "./mount.ts";
 import { mountOptions, MountError, type MountOptions } from "./mount-options.ts";
 import { Notifier } from "./notify.ts";
 import type { ServerOptions } from "./server.ts";
 import { Channel, GONE, handshake, IDLE } from "./session.ts";
-import { close, fcntl, ppoll } from "./syscall.ts";
+import { close, fcntl, pollFor, ppoll } from "./syscall.ts";
 
 export interface MountedOptions extends ServerOptions, Partial<Omit<MountOptions, "mountpoint">> {
   /** Seconds after which the kernel gives up on an unanswered request. The default is 0, never. */
@@ -126,9 +125,7 @@ function writeElsewhere(fd: number, message: Uint8Array): Promise<number> {
 /** Serves until the mount is gone, and lets the event loop have its turns. */
 async function pump(device: number, channel: Channel): Promise<void> {
   fcntl(device, F_SETFL, fcntl(device, F_GETFL, 0) | O_NONBLOCK);
-  const poll = smallMemory(pollfd.sizeof);
-  poll.view.setInt32(pollfd.fd, device, true);
-  poll.view.setUint16(pollfd.events, POLLIN, true);
+  const poll = pollFor(device, POLLIN);
   for (;;) {
     const until = performance.now() + BUSY_TURN_MS;
     let state: number;

@@ -63,8 +63,12 @@ export class NameTable {
     this.#buckets = (areas.buckets + BUCKETS_AT) >> 2;
   }
 
+  get #bucketCount(): number {
+    return BUCKETS_MIN + this.#words[this.#added]!;
+  }
+
   #bucket(hash: number): number {
-    const buckets = BUCKETS_MIN + this.#words[this.#added]!;
+    const buckets = this.#bucketCount;
     const mask = 0xffffffff >>> Math.clz32(buckets - 1);
     const bucket = hash & mask;
     // What is not there yet is still in the bucket that it will be split off.
@@ -74,7 +78,7 @@ export class NameTable {
   /** Splits the next bucket in two, by one more bit of the hashes. */
   #split(): void {
     const words = this.#words;
-    const added = BUCKETS_MIN + words[this.#added]!;
+    const added = this.#bucketCount;
     const bit = 1 << (31 - Math.clz32(added));
     let link = this.#buckets + added - bit;
     let moved = 0;
@@ -151,7 +155,7 @@ export class NameTable {
     words[at + HASH] = hash;
     words[at + LENGTH] = name.length;
     words[at + SIBLING] = sibling;
-    const buckets = BUCKETS_MIN + words[this.#added]!;
+    const buckets = this.#bucketCount;
     if (buckets < this.#names.count && buckets < OVERLAY_NAME_BUCKETS) this.#split();
     return record;
   }

@@ -8,7 +8,7 @@
 //   stuck with what they have in hand, and then reads itself. While nothing happens it sleeps.
 
 import { fuse_in_header, FUSE_READ, FUSE_WRITE } from "./abi-fuse.ts";
-import { FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE, POLLIN, pollfd, timespec } from "./abi-linux.ts";
+import { FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE, POLLIN, timespec } from "./abi-linux.ts";
 import type { Activity } from "./activity.ts";
 import {
   READERS_LOOK_MS,
@@ -24,18 +24,17 @@ import { smallMemory, type Memory } from "./memory.ts";
 import type { Request } from "./request.ts";
 import type { SharedLayout } from "./shared-table.ts";
 import { struct, u32 } from "./struct.ts";
-import { futex, ppoll } from "./syscall.ts";
+import { futex, pollFor, ppoll } from "./syscall.ts";
 
 const readers_state = struct("readers_state", {
   /** How many workers read, or have what they read in hand. */
   reading: u32,
-  standing: u32,
   /** Whether the watcher is to read: a reader has more than it can do. */
   called: u32,
   /** Whether one of those who stand by is the watcher, and whether it sleeps until a request. */
   watched: u32,
   asleep: u32,
-  /** How much longer than usual readers wait before they stand by, in requests. */
+  /** After how many requests readers stand by, if that is more than usual. */
   patience: u32,
   /** The process that the last request came from. */
   pid: u32,
@@ -47,7 +46,6 @@ const readers_state = struct("readers_state", {
 
 // As indices of words from the state on.
 const READING = readers_state.reading >> 2;
-const STANDING = readers_state.standing >> 2;
 const CALLED = readers_state.called >> 2;
 const WATCHED = readers_state.watched >> 2;
 const ASLEEP = readers_state.asleep >> 2;
@@ -67,7 +65,7 @@ export class Readers {
   readonly #words: Int32Array;
   readonly #state: number;
   readonly #activity: Activity;
-  readonly #poll = smallMemory(pollfd.sizeof);
+  readonly #poll: Memory;
   /** Requests until the queue is looked at again, and whether one was in it when it was now. */
   #untilLook = READERS_QUEUE_LOOK_REQUESTS;
   #isWaiting = false;
@@ -83,8 +81,7 @@ export class Readers {
 
   /** For a worker that will read `device`, and whose `activity` shows when it does. */
   constructor(memory: Memory, offset: number, activity: Activity, device: number) {
-    this.#poll.view.setInt32(pollfd.fd, device, true);
-    this.#poll.view.setUint16(pollfd.events, POLLIN, true);
+    this.#poll = pollFor(device, POLLIN);
     this.#memory = memory;
     this.#words = memory.i32;
     this.#state = offset >> 2;
@@ -101,7 +98,7 @@ export class Readers {
       this.#missing = 0;
       if (this.#leave()) this.#standBy();
     }
-    if (words[state + STANDING] === 0 || --this.#untilLook > 0) return;
+    if (words[state + WATCHED] === 0 || --this.#untilLook > 0) return;
     this.#untilLook = READERS_QUEUE_LOOK_REQUESTS;
     this.#isWaiting = ppoll(this.#poll.address, 1, 0) > 0;
   }
@@ -161,13 +158,11 @@ export class Readers {
     const words = this.#words;
     const state = this.#state;
     this.#activity.standBy(true);
-    Atomics.add(words, state + STANDING, 1);
     if (this.#awaitWatch()) {
       this.#watch();
       Atomics.store(words, state + WATCHED, 0);
       this.#ring(BELL, 1);
     }
-    Atomics.sub(words, state + STANDING, 1);
     this.#activity.standBy(false);
     Atomics.add(words, state + READING, 1);
   }

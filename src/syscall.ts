@@ -6,8 +6,15 @@
 // argument check: pass integers, addresses as numbers, 64-bit values below 2**53.
 
 import { FFIType, linkSymbols, type Pointer } from "bun:ffi";
-import { timespec } from "./abi-linux.ts";
-import { makeExecutable, map, PAGE_SIZE, smallMemory, type Address } from "./memory.ts";
+import { pollfd, timespec } from "./abi-linux.ts";
+import {
+  makeExecutable,
+  map,
+  PAGE_SIZE,
+  smallMemory,
+  type Address,
+  type Memory,
+} from "./memory.ts";
 
 // prettier-ignore
 const X64 = {
@@ -273,6 +280,14 @@ export const fcntl = (fd: number, command: number, argument: number): number =>
 export const flock = (fd: number, operation: number): number => raw.flock(NR.flock, fd, operation);
 export const ioctl = (fd: number, request: number, argument: number): number =>
   raw.ioctl(NR.ioctl, fd, request, argument);
+/** A struct pollfd, for `ppoll`. */
+export function pollFor(fd: number, events: number): Memory {
+  const memory = smallMemory(pollfd.sizeof);
+  memory.view.setInt32(pollfd.fd, fd, true);
+  memory.view.setUint16(pollfd.events, events, true);
+  return memory;
+}
+
 /** ppoll(2) with all signals as they are; waits for at most so many microseconds. */
 export function ppoll(fds: Address, count: number, timeoutUs: number): number {
   // The kernel takes off it what has passed, so that it is to be set each time.

@@ -84,7 +84,7 @@ describe("attributes", () => {
     }
   });
 
-  test("has the generation that was set, but for the root, whose is 0", () => {
+  test("come with the generation that was set, but for the root, whose is 0", () => {
     const view = map(4096).view;
     const entry = new EntryOut(view).place(0);
     for (const [nodeid, shown] of [

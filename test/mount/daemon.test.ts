@@ -34,10 +34,9 @@ describe.skipIf(whyNoMounts !== undefined)("a signal", () => {
 
   test("unmounts where the program runs from its sources, too", async () => {
     await using space = await Namespace.create();
-    const [source, mountpoint] = [`${space.base}/src`, `${space.base}/mnt`];
     const program = [process.execPath, join(import.meta.dir, "../../src/main.ts")];
-    const line = [...DEFAULT_SIGNALS, ...program, "passthrough", source, mountpoint];
-    const daemon = new Child(space.start(line));
+    const [, ...words] = command(space);
+    const daemon = new Child(space.start([...DEFAULT_SIGNALS, ...program, ...words]));
     await daemon.said(/FUSE 7\.\d+ with/);
     daemon.signal("SIGTERM");
     expect(await daemon.ended()).toBe(0);
