@@ -3,7 +3,8 @@
 //
 // The kernel hands out requests in order, but two workers may finish them in another. Mostly that
 // does not matter, since whoever waits for an answer has nothing to compare it with; but nobody
-// waits for RELEASE, and what it releases must be free for whoever asks next. See `settle`.
+// waits for RELEASE and FORGET, and what they release must be free for whoever asks next. And it
+// hands out a FORGET after requests that came later. See `settle`.
 
 import { readFileSync } from "node:fs";
 import { SETTLE_QUEUED, SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
@@ -24,7 +25,15 @@ const ALL_WORKERS = Array.from({ length: WORKERS_MAX }, (_, worker) => worker);
 /** What workers have done since: "stuck" if each still has the request that it had. */
 type Seen = "quiet" | "active" | "stuck";
 
+/** Of requests that others could read as well. */
+export interface Queue {
+  /** Whether requests wait that other workers will read: one more is called to do that. */
+  callForWaiting(): boolean;
+}
+
 export class Activity {
+  /** What this worker reads from, where others may stand by. */
+  queue: Queue | undefined;
   readonly #words: Int32Array;
   readonly #first: number;
   readonly #own: number;
@@ -70,9 +79,27 @@ export class Activity {
       this.#seen[worker] = Atomics.load(this.#words, this.#at(worker));
     // Two that wait are not to wait for each other.
     Atomics.store(this.#words, this.#at(this.#own) + SETTLING, 1);
-    for (let step = 0; step < SETTLE_STEPS && this.#isBusy(); step++) ppoll(0, 0, SETTLE_STEP_US);
+    let isQueued = true;
+    for (let step = 0; step < SETTLE_STEPS; step++) {
+      // First: what is read in between makes somebody busy.
+      isQueued &&= this.#isQueued();
+      if (!isQueued && !this.#isBusy()) break;
+      ppoll(0, 0, SETTLE_STEP_US);
+    }
     Atomics.store(this.#words, this.#at(this.#own) + SETTLING, 0);
   }
+
+  /** Whether requests from when `#seen` was taken may still wait to be read. */
+  #isQueued(): boolean {
+    const { queue } = this;
+    return queue !== undefined && !ALL_WORKERS.some(this.#hasDoneMany) && queue.callForWaiting();
+  }
+
+  /** Whether a worker has done so many requests since `#seen` that one from then is among them. */
+  readonly #hasDoneMany = (worker: number): boolean => {
+    const now = Atomics.load(this.#words, this.#at(worker));
+    return ((now - this.#seen[worker]!) | 0) > 2 * SETTLE_QUEUED; // both ends of a request count
+  };
 
   /** Whether another worker may still have requests to do from when `#seen` was taken. */
   #isBusy(): boolean {
@@ -81,8 +108,7 @@ export class Activity {
       const thread = this.#words[at + THREAD]!;
       if (thread === 0 || worker === this.#own) continue;
       const now = Atomics.load(this.#words, at);
-      // Both ends of a request count.
-      if (((now - this.#seen[worker]!) | 0) > 2 * SETTLE_QUEUED) continue;
+      if (this.#hasDoneMany(worker)) continue;
       if (Atomics.load(this.#words, at + SETTLING) !== 0) continue;
       // A worker that has read a request, but has not come to say so, does not sleep; nor does one
       // that is about to read the next.

@@ -3,13 +3,14 @@
 // than most requests. So only as many read as there is work for, and the others stand by:
 //
 // - A reader stands by when request after request comes from one process, which waits for answers.
-// - A reader calls one back when requests of other processes wait by the time it is done with one.
+// - A reader calls one back when requests of other processes wait by the time it is done with one,
+//   or when it can't go on before what waits is done (see Activity.settle).
 // - One of those who stand by, the watcher, looks every few milliseconds whether all readers are
 //   stuck with what they have in hand, and then reads itself. While nothing happens it sleeps.
 
 import { fuse_in_header, FUSE_READ, FUSE_WRITE } from "./abi-fuse.ts";
 import { FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE, POLLIN, timespec } from "./abi-linux.ts";
-import type { Activity } from "./activity.ts";
+import type { Activity, Queue } from "./activity.ts";
 import {
   READERS_LOOK_MS,
   READERS_MISSING_REQUESTS,
@@ -60,7 +61,7 @@ const EVERYBODY = 2 ** 31 - 1;
 const lookTime = smallMemory(timespec.sizeof);
 lookTime.view.setUint32(timespec.tv_nsec, READERS_LOOK_MS * 1e6, true);
 
-export class Readers {
+export class Readers implements Queue {
   readonly #memory: Memory;
   readonly #words: Int32Array;
   readonly #state: number;
@@ -86,6 +87,7 @@ export class Readers {
     this.#words = memory.i32;
     this.#state = offset >> 2;
     this.#activity = activity;
+    activity.queue = this;
     Atomics.add(this.#words, this.#state + READING, 1);
   }
 
@@ -100,7 +102,24 @@ export class Readers {
     }
     if (words[state + WATCHED] === 0 || --this.#untilLook > 0) return;
     this.#untilLook = READERS_QUEUE_LOOK_REQUESTS;
-    this.#isWaiting = ppoll(this.#poll.address, 1, 0) > 0;
+    this.#isWaiting = this.#areWaiting();
+  }
+
+  #areWaiting(): boolean {
+    return ppoll(this.#poll.address, 1, 0) > 0;
+  }
+
+  callForWaiting(): boolean {
+    if (!this.#areWaiting()) return false;
+    const isWatched = this.#words[this.#state + WATCHED] !== 0;
+    if (isWatched) this.#call();
+    return isWatched || this.#words[this.#state + READING]! > 1;
+  }
+
+  /** Gets the watcher to read. */
+  #call(): void {
+    Atomics.store(this.#words, this.#state + CALLED, 1);
+    this.#ring(WATCHER_BELL, 1);
   }
 
   /** To be called when a request was read, before it is done. */
@@ -132,8 +151,7 @@ export class Readers {
     else if (wasWaiting) this.#missing += READERS_OTHER_WEIGHT * READERS_QUEUE_LOOK_REQUESTS;
     if (this.#missing < READERS_MISSING_REQUESTS) return;
     this.#missing = 0;
-    Atomics.store(words, state + CALLED, 1);
-    this.#ring(WATCHER_BELL, 1);
+    this.#call();
   }
 
   /** The mount is gone: all who stand by are to see that. */
