@@ -2,10 +2,41 @@
 
 import { expect, test } from "bun:test";
 import { Activity } from "../src/activity.ts";
+import { SETTLE_QUEUED } from "../src/limits.ts";
 import { createShared, SharedLayout } from "../src/shared-table.ts";
 import { runShared } from "./shared-worker.ts";
 
 const ROUNDS = 20;
+
+function makeActivities(): [Activity, Activity] {
+  const layout = new SharedLayout();
+  const area = Activity.area(layout);
+  const memory = createShared(layout);
+  return [new Activity(memory, area, 0), new Activity(memory, area, 1)];
+}
+
+test("requests that nobody has read yet are waited for", () => {
+  const [activity] = makeActivities();
+  let waiting = 3;
+  activity.queue = { callForWaiting: () => waiting-- > 0 };
+  activity.settle();
+  expect(waiting).toBe(-1);
+});
+
+test("requests that come all the time are not", () => {
+  const [activity, other] = makeActivities();
+  let done = 0;
+  activity.queue = {
+    callForWaiting() {
+      other.begin();
+      other.end();
+      done++;
+      return true;
+    },
+  };
+  activity.settle();
+  expect(done).toBe(SETTLE_QUEUED + 1);
+});
 
 test("a request that a worker has read but not begun is waited for", async () => {
   const layout = new SharedLayout();
