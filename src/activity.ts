@@ -3,8 +3,8 @@
 //
 // The kernel hands out requests in order, but two workers may finish them in another. Mostly that
 // does not matter, since whoever waits for an answer has nothing to compare it with; but nobody
-// waits for RELEASE and FORGET, and what they release must be free for whoever asks next. And it
-// hands out a FORGET after requests that came later. See `settle`.
+// waits for RELEASE and FORGET, and what they release must be free for whoever asks next. A FORGET
+// the kernel even hands out after requests that came later. See `settle`.
 
 import { readFileSync } from "node:fs";
 import { SETTLE_QUEUED, SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";

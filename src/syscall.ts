@@ -280,6 +280,7 @@ export const fcntl = (fd: number, command: number, argument: number): number =>
 export const flock = (fd: number, operation: number): number => raw.flock(NR.flock, fd, operation);
 export const ioctl = (fd: number, request: number, argument: number): number =>
   raw.ioctl(NR.ioctl, fd, request, argument);
+
 /** A struct pollfd, for `ppoll`. */
 export function pollFor(fd: number, events: number): Memory {
   const memory = smallMemory(pollfd.sizeof);
