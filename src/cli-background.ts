@@ -5,12 +5,12 @@
 
 import { fstatSync } from "node:fs";
 import { AT_FDCWD, O_CLOEXEC, O_RDWR } from "./abi-linux.ts";
+import { READY_FD } from "./cli-forecast.ts";
 import { EINTR, errnoMessage } from "./errno.ts";
 import { writeError } from "./log.ts";
 import { cstring, smallMemory } from "./memory.ts";
 import { close, dup3, fcntl, openat, pipe2, read, write } from "./syscall.ts";
 
-const READY_FD = "FUSE_BACKEND_READY_FD";
 /** The descriptor number that the pipe has in the second process. */
 const CHILD_READY_FD = 3;
 const STDERR = 2;

@@ -4,11 +4,14 @@
 import type { WorkerTask } from "./worker-thread.ts";
 
 if (Bun.isMainThread) {
+  const args = process.argv.slice(2);
+  const { expectsToServe } = await import("./cli-forecast.ts");
+  const { WorkerThread } = await import("./worker-thread.ts");
+  // It starts while the command line is read and the daemon mounts.
+  const early = expectsToServe(args, process.env) ? new WorkerThread() : undefined;
   const { main } = await import("./cli.ts");
-  const code = await main(process.argv0, process.argv.slice(2), async (...given) => {
-    const { WorkerThread } = await import("./worker-thread.ts");
-    // It starts while the daemon mounts.
-    const worker = new WorkerThread();
+  const code = await main(process.argv0, args, async (...given) => {
+    const worker = early ?? new WorkerThread();
     const { runDaemon } = await import("./daemon.ts");
     return runDaemon(...given, worker);
   });
