@@ -86,18 +86,18 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
  * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests,
- * `stopping` when the end begins, for whatever reason. `worker` is the thread of the first
- * worker, which may have been started before.
+ * `stopping` when the end begins, for whatever reason. `workers` are threads of workers that were
+ * started before, and taken out when they get something to do.
  */
 export async function runDaemon(
   options: DaemonOptions,
   ready: () => void,
   stopping: () => void = () => {},
-  worker = new WorkerThread(),
+  workers: WorkerThread[] = [],
 ): Promise<number> {
   const { logLevel, logFormat, debug } = options;
   log.configure({ level: debug ? "debug" : logLevel, format: logFormat });
-  const daemon = new Daemon(options, stopping, worker);
+  const daemon = new Daemon(options, stopping, workers);
   // From here on a signal must not leave a mount without a daemon.
   for (const signal of SIGNALS)
     if (signal === "SIGTERM" || !isIgnored(signal)) process.on(signal, () => daemon.signal(signal));
@@ -116,8 +116,8 @@ function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
 class Daemon {
   readonly #options: DaemonOptions;
   readonly #stopping: () => void;
-  /** It starts already; the first to serve gets it. */
-  readonly #firstWorker: WorkerThread;
+  /** They start already; the first to serve get them. */
+  readonly #earlyWorkers: WorkerThread[];
   /** What is served, for a person. */
   readonly #source: string;
   /** What is mounted, once it is served. */
@@ -132,10 +132,10 @@ class Daemon {
   #endingSince = 0;
   #ended: ((ending: Ending) => void) | undefined;
 
-  constructor(options: DaemonOptions, stopping: () => void, worker: WorkerThread) {
+  constructor(options: DaemonOptions, stopping: () => void, workers: WorkerThread[]) {
     this.#options = options;
     this.#stopping = stopping;
-    this.#firstWorker = worker;
+    this.#earlyWorkers = workers;
     const { mounts } = options.vfs;
     this.#source = options.dynamic
       ? `${mounts.length} ${mounts.length === 1 ? "file system" : "file systems"}`
@@ -294,7 +294,7 @@ class Daemon {
   ): Promise<void> {
     const { logLevel, logFormat, debug } = this.#options;
     const device = task.worker === 0 ? task.device : cloneDevice(task.device);
-    const thread = this.#started === 0 ? this.#firstWorker : new WorkerThread();
+    const thread = this.#earlyWorkers.shift() ?? new WorkerThread();
     this.#serving++;
     this.#started++;
     await new Promise<void>((resolve) => {

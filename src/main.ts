@@ -5,15 +5,18 @@ import type { WorkerTask } from "./worker-thread.ts";
 
 if (Bun.isMainThread) {
   const args = process.argv.slice(2);
-  const { expectsToServe } = await import("./cli-forecast.ts");
+  const { workersToStart } = await import("./cli-forecast.ts");
   const { WorkerThread } = await import("./worker-thread.ts");
-  // It starts while the command line is read and the daemon mounts.
-  const early = expectsToServe(args, process.env) ? new WorkerThread() : undefined;
+  // They start while the command line is read and the daemon mounts.
+  const workers = Array.from(
+    { length: workersToStart(args, process.env) },
+    () => new WorkerThread(),
+  );
   const { main } = await import("./cli.ts");
   const code = await main(process.argv0, args, async (...given) => {
-    const worker = early ?? new WorkerThread();
+    if (workers.length === 0) workers.push(new WorkerThread());
     const { runDaemon } = await import("./daemon.ts");
-    return runDaemon(...given, worker);
+    return runDaemon(...given, workers);
   });
   process.exit(code);
 } else {

@@ -1,25 +1,41 @@
 // Whether a worker starts before the command line is read.
 
+import { readFileSync } from "node:fs";
 import { expect, test } from "bun:test";
-import { expectsToServe, READY_FD } from "../src/cli-forecast.ts";
+import { READY_FD, workersToStart } from "../src/cli-forecast.ts";
 
-test("a command that serves in the foreground gets its worker early", () => {
-  expect(expectsToServe(["passthrough", "--cache", "always", "/src", "/mnt"], {})).toBe(true);
-  expect(expectsToServe(["overlay", "-o", "lowerdir=/a", "/mnt"], {})).toBe(true);
-  expect(expectsToServe(["vfs", "--config", "/etc/mounts.json"], {})).toBe(true);
+const parameter = "/sys/module/fuse/parameters/enable_uring";
+const whereServed = readFileSync(parameter, "latin1").startsWith("Y") ? 2 : 1;
+
+test("a command that serves in the foreground gets its workers early", () => {
+  for (const args of [
+    ["passthrough", "--cache", "always", "/src", "/mnt"],
+    ["overlay", "-o", "lowerdir=/a", "/mnt"],
+    ["vfs", "--config", "/etc/mounts.json"],
+  ])
+    expect(workersToStart(args, {})).toBe(whereServed);
+});
+
+test("if it says whether there are rings, one", () => {
+  expect(workersToStart(["passthrough", "--io-uring", "off", "/src", "/mnt"], {})).toBe(1);
+  expect(workersToStart(["passthrough", "--io-uring=off", "/src", "/mnt"], {})).toBe(1);
 });
 
 test("where another process serves, or none, no worker starts early", () => {
-  expect(expectsToServe(["passthrough", "--background", "/src", "/mnt"], {})).toBe(false);
-  expect(expectsToServe(["passthrough", "--help"], {})).toBe(false);
-  expect(expectsToServe(["overlay", "-h"], {})).toBe(false);
-  expect(expectsToServe(["--version"], {})).toBe(false);
-  expect(expectsToServe(["/src", "/mnt", "-o", "rw"], {})).toBe(false);
-  expect(expectsToServe([], {})).toBe(false);
+  for (const args of [
+    ["passthrough", "--background", "/src", "/mnt"],
+    ["passthrough", "--help"],
+    ["overlay", "-h"],
+    ["--version"],
+    ["/src", "/mnt", "-o", "rw"],
+    [],
+  ])
+    expect(workersToStart(args, {})).toBe(0);
 });
 
 test("the process that was started to be the daemon serves, however it is called", () => {
   const environment = { [READY_FD]: "3" };
-  expect(expectsToServe(["-o", "lowerdir=/a", "/mnt"], environment)).toBe(true);
-  expect(expectsToServe(["passthrough", "--background", "/src", "/mnt"], environment)).toBe(true);
+  expect(workersToStart(["-o", "lowerdir=/a", "/mnt"], environment)).toBe(whereServed);
+  const again = ["passthrough", "--background", "/src", "/mnt"];
+  expect(workersToStart(again, environment)).toBe(whereServed);
 });
