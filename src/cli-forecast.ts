@@ -7,32 +7,27 @@ import { readFileSync } from "node:fs";
 /** In the environment of a process that was started to be the daemon, see cli-background.ts. */
 export const READY_FD = "FUSE_BACKEND_READY_FD";
 
-const SERVING = ["passthrough", "overlay", "vfs"];
+/** The commands that serve. */
+export const COMMAND_NAMES = ["passthrough", "overlay", "vfs"] as const;
 /** With these another process serves, or none. */
 const ELSEWHERE = ["--background", "--help", "-h", "--version"];
-const ENABLE_URING = "/sys/module/fuse/parameters/enable_uring";
 
 export function workersToStart(
   args: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,
+  hasRings: () => boolean = kernelHasRings,
 ): number {
-  if (!expectsToServe(args, environment)) return 0;
+  const isDaemon = environment[READY_FD] !== undefined;
+  const isCommand = COMMAND_NAMES.some((name) => name === args[0]);
+  if (!isDaemon && (!isCommand || args.some((word) => ELSEWHERE.includes(word)))) return 0;
   // With io_uring there are always two at least: for a ring, and for /dev/fuse or another ring.
-  const mayHaveRings = !args.some((word) => word.startsWith("--io-uring"));
-  return mayHaveRings && hasUring() ? 2 : 1;
+  const isGiven = args.some((word) => word.startsWith("--io-uring"));
+  return !isGiven && hasRings() ? 2 : 1;
 }
 
-function expectsToServe(
-  args: readonly string[],
-  environment: Readonly<Record<string, string | undefined>>,
-): boolean {
-  if (environment[READY_FD] !== undefined) return true;
-  return SERVING.includes(args[0] ?? "") && !args.some((word) => ELSEWHERE.includes(word));
-}
-
-function hasUring(): boolean {
+function kernelHasRings(): boolean {
   try {
-    return readFileSync(ENABLE_URING, "latin1").startsWith("Y");
+    return readFileSync("/sys/module/fuse/parameters/enable_uring", "latin1").startsWith("Y");
   } catch {
     return false; // an older kernel
   }

@@ -3,6 +3,7 @@
 
 import { version } from "../package.json";
 import type { ReadCommand } from "./cli-daemon.ts";
+import type { COMMAND_NAMES } from "./cli-forecast.ts";
 import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";
 import { mountHelperName, readMountHelper } from "./cli-mount-helper.ts";
 import {
@@ -50,7 +51,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     },
   },
   vfs: { table: [...VFS_OPTIONS, ...MISPLACED_OPTIONS], take: takeNothing(vfsOptions) },
-};
+} satisfies Record<(typeof COMMAND_NAMES)[number], Command>;
 
 /** What the command line asks for. */
 export type Request =

@@ -14,6 +14,7 @@ if (Bun.isMainThread) {
   );
   const { main } = await import("./cli.ts");
   const code = await main(process.argv0, args, async (...given) => {
+    // At the latest while the daemon mounts.
     if (workers.length === 0) workers.push(new WorkerThread());
     const { runDaemon } = await import("./daemon.ts");
     return runDaemon(...given, workers);
