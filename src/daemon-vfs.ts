@@ -15,7 +15,6 @@ import type { Memory } from "./memory.ts";
 import { Notifier } from "./notify.ts";
 import { OverlayClaim } from "./overlay-claim.ts";
 import { settleOverlay } from "./overlay-source.ts";
-import { shareOverlay } from "./overlay.ts";
 import { passthroughConfig, sharePassthrough, wish, type ServingThread } from "./passthrough.ts";
 import type { LockWaiters } from "./passthrough-locks.ts";
 import type { AccessTimes } from "./passthrough-source.ts";
@@ -30,6 +29,7 @@ import { Vfs } from "./vfs.ts";
 import type { VfsShare } from "./vfs-share.ts";
 import {
   makeBackend,
+  overlayModule,
   type BackendFs,
   type Published,
   type PublishedBackend,
@@ -126,7 +126,7 @@ export class DaemonVfs {
   }: VfsMountConfig): PublishedShare & { readonly memory: Memory } {
     return overlay === undefined
       ? { kind: "passthrough", ...sharePassthrough(passthrough, this.#times) }
-      : { kind: "overlay", ...shareOverlay(settleOverlay(overlay), this.#times) };
+      : { kind: "overlay", ...overlayModule().shareOverlay(settleOverlay(overlay), this.#times) };
   }
 
   #mount(backend: Backend): void {

@@ -55,8 +55,19 @@ function unescapeOctal(text: string): string {
   );
 }
 
-export function readMountinfo(): MountEntry[] {
-  return parseMountinfo(readProc("thread-self/mountinfo"));
+/** The entry of the mount with a number, in the text of mountinfo, of which there may be much. */
+export function findMount(text: string, id: number): MountEntry | undefined {
+  const lines = `\n${text}\n`;
+  const start = lines.indexOf(`\n${id} `) + 1;
+  return start === 0 ? undefined : parseLine(lines.slice(start, lines.indexOf("\n", start)));
+}
+
+export function readMountinfo(): string {
+  return readProc("thread-self/mountinfo");
+}
+
+export function readMounts(): MountEntry[] {
+  return parseMountinfo(readMountinfo());
 }
 
 /** Type `fuse`, `fuse.something` or `fuseblk`. */

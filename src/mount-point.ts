@@ -16,7 +16,14 @@ import {
 import { EACCES, ECANCELED, ECONNABORTED, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
 import { DYING_STEP_US, DYING_STEPS } from "./limits.ts";
 import { cstring, passingString, smallMemory, type Address } from "./memory.ts";
-import { isFuse, readMountinfo, readProc, readProcLink, type MountEntry } from "./mount-info.ts";
+import {
+  findMount,
+  isFuse,
+  readMountinfo,
+  readProc,
+  readProcLink,
+  type MountEntry,
+} from "./mount-info.ts";
 import { MountError } from "./mount-options.ts";
 import { close, openat, ppoll, statx as statxAt } from "./syscall.ts";
 
@@ -51,9 +58,9 @@ const empty = cstring("");
 
 /**
  * Finds where a path leads. What does not exist yet counts as below the last directory that does.
- * `path` is absolute. `mounts` are the present ones, where a caller has read them already.
+ * `path` is absolute. `mountinfo` is the present one, where a caller has read it already.
  */
-export function locate(path: string, mounts?: readonly MountEntry[]): Place {
+export function locate(path: string, mountinfo?: string): Place {
   const names = path.split("/").filter((name) => name !== "");
   const missing: string[] = [];
   for (;;) {
@@ -61,7 +68,7 @@ export function locate(path: string, mounts?: readonly MountEntry[]): Place {
     const fd = openat(AT_FDCWD, passingString(existing), O_PATH | O_CLOEXEC, 0);
     if (fd >= 0) {
       try {
-        return place(path, fd, missing, mounts ?? readMountinfo());
+        return place(path, fd, missing, mountinfo ?? readMountinfo());
       } finally {
         close(fd);
       }
@@ -73,14 +80,9 @@ export function locate(path: string, mounts?: readonly MountEntry[]): Place {
   }
 }
 
-function place(
-  given: string,
-  fd: number,
-  missing: readonly string[],
-  mounts: readonly MountEntry[],
-): Place {
+function place(given: string, fd: number, missing: readonly string[], mountinfo: string): Place {
   const real = realPath(fd);
-  const entry = mountOf(fd, mounts);
+  const entry = mountOf(fd, mountinfo);
   const below = entry.mountpoint === "/" ? real : real.slice(entry.mountpoint.length);
   return {
     given,
@@ -97,10 +99,10 @@ function realPath(fd: number): string {
   return path;
 }
 
-/** The mount that an open descriptor is on, of those at present. */
-function mountOf(fd: number, mounts: readonly MountEntry[]): MountEntry {
+/** The mount that an open descriptor is on. */
+function mountOf(fd: number, mountinfo: string): MountEntry {
   const id = Number(/^mnt_id:\s*(\d+)$/m.exec(readProc(`self/fdinfo/${fd}`))?.[1]);
-  const entry = mounts.find((mount) => mount.id === id);
+  const entry = findMount(mountinfo, id);
   if (entry === undefined)
     throw new MountError(`cannot find ${realPath(fd)} in /proc/self/mountinfo (mount ${id})`);
   return entry;

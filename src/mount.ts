@@ -18,7 +18,7 @@ import { EACCES, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, ESRCH, errnoMessage } fro
 import { cstring } from "./memory.ts";
 import { mountWithHelper, unmountWithHelper } from "./mount-fusermount.ts";
 import { startWatcher } from "./mount-watcher.ts";
-import { isFuse, openProc, readMountinfo, readProcLink } from "./mount-info.ts";
+import { isFuse, openProc, readMounts, readProcLink } from "./mount-info.ts";
 import {
   fuseOptions,
   mountFlags,
@@ -267,7 +267,7 @@ export function unmountPlace(
     if (how === "if dead" && !isDead(mountpoint)) return -EINVAL;
     return unmount(mountpoint, how === "normal" ? "normal" : "lazy", fusermount);
   }
-  const mounts = readMountinfo().filter((entry) => entry.mountpoint === mountpoint);
+  const mounts = readMounts().filter((entry) => entry.mountpoint === mountpoint);
   const top = mounts.at(-1);
   if (top === undefined || !mounts.some((entry) => entry.device === device)) return -EINVAL;
   throw new MountError(

@@ -9,7 +9,7 @@ import { EAGAIN, errnoMessage } from "./errno.ts";
 import { OVERLAY_CLAIM_MS, OVERLAY_CLAIM_STEP_MS } from "./limits.ts";
 import { log } from "./log.ts";
 import { passingString, smallMemory } from "./memory.ts";
-import { readMountinfo } from "./mount-info.ts";
+import { readMounts } from "./mount-info.ts";
 import { unescapeLayer, type OverlayConfig } from "./overlay-config.ts";
 import { openDirectory, overlayDirectories, type LayerDirectory } from "./overlay-source.ts";
 import { ConfigError } from "./passthrough-config.ts";
@@ -59,7 +59,7 @@ export class OverlayClaim {
 }
 
 function refuseKernelMounts(written: readonly LayerDirectory[]): void {
-  const mounts = readMountinfo().filter(({ type }) => type === "overlay");
+  const mounts = readMounts().filter(({ type }) => type === "overlay");
   if (mounts.length === 0) return;
   const own = new Map(written.map((directory) => [identity(directory.path), directory]));
   for (const { superOptions, mountpoint } of mounts)

@@ -51,9 +51,9 @@ export function checkLayers(config: OverlayConfig, mountpoint: string | undefine
   const directories = overlayDirectories(config);
   for (const directory of directories) close(openDirectory(directory));
   // Once for all, and now: to open one may have been what mounted it.
-  const mounts = readMountinfo();
+  const mountinfo = readMountinfo();
   const places = directories.map((directory) => {
-    return { ...directory, place: locate(directory.path, mounts) };
+    return { ...directory, place: locate(directory.path, mountinfo) };
   });
   checkNesting(places);
   if (mountpoint !== undefined) checkMountpoint(places, locate(mountpoint));

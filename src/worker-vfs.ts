@@ -2,7 +2,7 @@
 // has published it (see daemon-vfs.ts).
 
 import { Memory } from "./memory.ts";
-import { OverlayFs, type OverlayShare } from "./overlay.ts";
+import type { OverlayFs, OverlayShare } from "./overlay.ts";
 import { PassthroughFs, type PassthroughShare, type ServingThread } from "./passthrough.ts";
 import { Vfs, type VfsMount, type VfsState } from "./vfs.ts";
 import type { VfsShare } from "./vfs-share.ts";
@@ -25,6 +25,11 @@ export type PublishedShare =
 /** A file system that the daemon serves. */
 export type BackendFs = PassthroughFs | OverlayFs;
 
+/** What makes overlays, loaded when there is one: the start of others is to be quick. */
+export function overlayModule(): typeof import("./overlay.ts") {
+  return require("./overlay.ts");
+}
+
 /** A thread's own view of a file system that all share. */
 export function makeBackend(
   published: PublishedShare,
@@ -32,7 +37,7 @@ export function makeBackend(
   thread: ServingThread,
 ): BackendFs {
   return published.kind === "overlay"
-    ? new OverlayFs(memory, published.share, thread)
+    ? new (overlayModule().OverlayFs)(memory, published.share, thread)
     : new PassthroughFs(memory, published.share, thread);
 }
 

@@ -15,7 +15,7 @@ import {
 } from "../src/abi-linux.ts";
 import { EBUSY, EINVAL } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
-import { parseMountinfo, readMountinfo } from "../src/mount-info.ts";
+import { findMount, parseMountinfo, readMounts } from "../src/mount-info.ts";
 import { fuseOptions, helperOptions, mountFlags } from "../src/mount-options.ts";
 import { inspectMountpoint, isInside, locate } from "../src/mount-point.ts";
 import {
@@ -80,8 +80,18 @@ describe("mountinfo", () => {
     ]);
   });
 
+  test("tells of one mount, by its number", () => {
+    const text = "6 1 0:5 / /other rw - ext4 a rw\n36 6 0:6 / /mnt rw - ext4 36 rw\n";
+    for (const each of [text, text.trimEnd()]) {
+      expect(findMount(each, 6)).toMatchObject({ id: 6, mountpoint: "/other" });
+      expect(findMount(each, 36)).toMatchObject({ id: 36, source: "36", superOptions: "rw" });
+      expect(findMount(each, 3)).toBeUndefined();
+      expect(findMount(each, 1)).toBeUndefined();
+    }
+  });
+
   test("of this process has its root", () => {
-    expect(readMountinfo().some(({ mountpoint }) => mountpoint === "/")).toBe(true);
+    expect(readMounts().some(({ mountpoint }) => mountpoint === "/")).toBe(true);
   });
 });
 
@@ -188,7 +198,7 @@ describe.skipIf(whyNoMounts !== undefined)("directories", () => {
     bind(`${base}/src/inner`, `${base}/bound-inner`);
   });
   afterAll(async () => {
-    for (const { mountpoint } of readMountinfo().toReversed())
+    for (const { mountpoint } of readMounts().toReversed())
       if (mountpoint.startsWith(`${base}/`)) umount2(cstring(mountpoint).address, MNT_DETACH);
     await rm(base, { recursive: true });
   });
@@ -290,7 +300,7 @@ describe.skipIf(whyNoMounts !== undefined)("directories", () => {
       maxRead: 65_536,
       extraFlags: MS_DIRSYNC,
     });
-    const entry = readMountinfo().find(({ mountpoint }) => mountpoint === `${base}/options`);
+    const entry = readMounts().find(({ mountpoint }) => mountpoint === `${base}/options`);
     expect(entry).toMatchObject({
       source: "a,b c",
       type: "fuse.other",
