@@ -5,7 +5,7 @@
 // One typed function a call. The engine's coercion checks nothing, so TypeScript is the only
 // argument check: pass integers, addresses as numbers, 64-bit values below 2**53.
 
-import { FFIType, linkSymbols, type FFITypeOrString, type Pointer } from "bun:ffi";
+import { FFIType, linkSymbols, type Pointer } from "bun:ffi";
 import { pollfd, timespec } from "./abi-linux.ts";
 import {
   makeExecutable,
@@ -95,212 +95,109 @@ const ptr = makeStub();
 
 const pollTimeout = smallMemory(timespec.sizeof);
 
-type Argument<Type> = Type extends "i64" ? number | bigint : number;
-
-type Arguments<Signature extends string> = Signature extends `${infer Type} ${infer Rest}`
-  ? [Argument<Type>, ...Arguments<Rest>]
-  : [Argument<Signature>];
-
-const functions = new Map<string, CallableFunction>();
-
-/** A function for calls of one signature. All share it, since each takes its time at the start. */
-function call<Signature extends string>(
-  signature: Signature,
-  returns: FFITypeOrString = "i32",
-): (...args: Arguments<Signature>) => number {
-  let linked = functions.get(signature);
-  if (linked === undefined) {
-    const args = signature.split(" ") as FFITypeOrString[];
-    linked = linkSymbols({ linked: { ptr, args, returns } }).symbols.linked;
-    functions.set(signature, linked);
-  }
-  return linked as (...args: Arguments<Signature>) => number;
-}
-
-// The first `i32` of each is the number of the call.
-const raw = {
-  read: call("i32 i32 u64 u64"),
-  write: call("i32 i32 u64 u64"),
-  readv: call("i32 i32 u64 i32"),
-  writev: call("i32 i32 u64 i32"),
-  pread64: call("i32 i32 u64 u64 u64"),
-  pwrite64: call("i32 i32 u64 u64 u64"),
-  close: call("i32 i32"),
-  dup: call("i32 i32"),
-  dup3: call("i32 i32 i32 i32"),
-  openat: call("i32 i32 u64 i32 i32"),
-  openat2: call("i32 i32 u64 u64 u64"),
-  fstat: call("i32 i32 u64"),
-  newfstatat: call("i32 i32 u64 u64 i32"),
-  statx: call("i32 i32 u64 i32 i32 u64"),
-  faccessat: call("i32 i32 u64 i32"),
-  faccessat2: call("i32 i32 u64 i32 i32"),
-  readlinkat: call("i32 i32 u64 u64 u64"),
-  symlinkat: call("i32 u64 i32 u64"),
-  linkat: call("i32 i32 u64 i32 u64 i32"),
-  mkdirat: call("i32 i32 u64 i32"),
-  mknodat: call("i32 i32 u64 i32 i32"),
-  unlinkat: call("i32 i32 u64 i32"),
-  renameat2: call("i32 i32 u64 i32 u64 i32"),
-  fchmod: call("i32 i32 i32"),
-  fchmodat: call("i32 i32 u64 i32"),
-  fchmodat2: call("i32 i32 u64 i32 i32"),
-  fchownat: call("i32 i32 u64 i32 i32 i32"),
-  utimensat: call("i32 i32 u64 u64 i32"),
-  truncate: call("i32 u64 u64"),
-  ftruncate: call("i32 i32 u64"),
-  fallocate: call("i32 i32 i32 u64 u64"),
-  fsync: call("i32 i32"),
-  fdatasync: call("i32 i32"),
-  syncfs: call("i32 i32"),
-  fstatfs: call("i32 i32 u64"),
-  getdents64: call("i32 i32 u64 u64"),
-  fcntl: call("i32 i32 i32 u64"),
-  flock: call("i32 i32 i32"),
-  ioctl: call("i32 i32 i32 u64"),
-  ppoll: call("i32 u64 u64 u64 u64 u64"),
-  setxattr: call("i32 u64 u64 u64 u64 i32"),
-  getxattr: call("i32 u64 u64 u64 u64"),
-  listxattr: call("i32 u64 u64 u64"),
-  listxattrat: call("i32 i32 u64 i32 u64 u64"),
-  removexattr: call("i32 u64 u64"),
-  fsetxattr: call("i32 i32 u64 u64 u64 i32"),
-  fgetxattr: call("i32 i32 u64 u64 u64"),
-  flistxattr: call("i32 i32 u64 u64"),
-  fremovexattr: call("i32 i32 u64"),
-  name_to_handle_at: call("i32 i32 u64 u64 u64 i32"),
-  open_by_handle_at: call("i32 i32 u64 i32"),
-  setresuid: call("i32 i32 i32 i32"),
-  setresgid: call("i32 i32 i32 i32"),
-  setgroups: call("i32 i32 u64"),
-  geteuid: call("i32"),
-  getegid: call("i32"),
-  capget: call("i32 u64 u64"),
-  capset: call("i32 u64 u64"),
-  umask: call("i32 i32"),
-  prctl: call("i32 i32 u64 u64 u64 u64"),
-  prlimit64: call("i32 i32 i32 u64 u64"),
-  getpid: call("i32"),
-  gettid: call("i32"),
-  kill: call("i32 i32 i32"),
-  tgkill: call("i32 i32 i32 i32"),
-  unshare: call("i32 i32"),
-  setns: call("i32 i32 i32"),
-  fchdir: call("i32 i32"),
-  mount: call("i32 u64 u64 u64 u64 u64"),
-  open_tree: call("i32 i32 u64 i32"),
-  mount_setattr: call("i32 i32 u64 i32 u64 u64"),
-  umount2: call("i32 u64 i32"),
-  munmap: call("i32 u64 u64"),
-  madvise: call("i32 u64 u64 i32"),
-  memfd_create: call("i32 u64 i32"),
-  eventfd2: call("i32 i32 i32"),
-  pipe2: call("i32 u64 i32"),
-  socket: call("i32 i32 i32 i32"),
-  socketpair: call("i32 i32 i32 i32 u64"),
-  sendmsg: call("i32 i32 u64 i32"),
-  recvmsg: call("i32 i32 u64 i32"),
-  futex: call("i32 u64 i32 i32 u64 u64 i32"),
-  sched_setaffinity: call("i32 i32 u64 u64"),
-  io_uring_setup: call("i32 i32 u64"),
-  io_uring_enter: call("i32 i32 i32 i32 i32 u64 u64"),
-  splice: call("i32 i32 u64 i32 u64 u64 i32"),
-  copy_file_range: call("i32 i32 u64 i32 u64 u64 i32"),
-  lseek: call("i32 i32 i64 i32", FFIType.i64_fast),
-};
+// By how many arguments there are. They are linked for each thread, and that takes its time at the
+// start: so all are i64, of which the kernel takes the part that it declares.
+const raw = linkSymbols({
+  call0: { ptr, args: ["i32"], returns: "i32" },
+  call1: { ptr, args: ["i32", "i64"], returns: "i32" },
+  call2: { ptr, args: ["i32", "i64", "i64"], returns: "i32" },
+  call3: { ptr, args: ["i32", "i64", "i64", "i64"], returns: "i32" },
+  call4: { ptr, args: ["i32", "i64", "i64", "i64", "i64"], returns: "i32" },
+  call5: { ptr, args: ["i32", "i64", "i64", "i64", "i64", "i64"], returns: "i32" },
+  call6: { ptr, args: ["i32", "i64", "i64", "i64", "i64", "i64", "i64"], returns: "i32" },
+  wideCall3: { ptr, args: ["i32", "i64", "i64", "i64"], returns: FFIType.i64_fast },
+}).symbols;
 
 // What each does is in section 2 of the manual, under its name. A parameter that the manual types
 // as a pointer is an Address; the last error of the call is the negative result.
 
 export const read = (fd: number, buffer: Address, size: number): number =>
-  raw.read(NR.read, fd, buffer, size);
+  raw.call3(NR.read, fd, buffer, size);
 export const write = (fd: number, buffer: Address, size: number): number =>
-  raw.write(NR.write, fd, buffer, size);
+  raw.call3(NR.write, fd, buffer, size);
 export const readv = (fd: number, iov: Address, count: number): number =>
-  raw.readv(NR.readv, fd, iov, count);
+  raw.call3(NR.readv, fd, iov, count);
 export const writev = (fd: number, iov: Address, count: number): number =>
-  raw.writev(NR.writev, fd, iov, count);
+  raw.call3(NR.writev, fd, iov, count);
 export const pread64 = (fd: number, buffer: Address, size: number, offset: number): number =>
-  raw.pread64(NR.pread64, fd, buffer, size, offset);
+  raw.call4(NR.pread64, fd, buffer, size, offset);
 export const pwrite64 = (fd: number, buffer: Address, size: number, offset: number): number =>
-  raw.pwrite64(NR.pwrite64, fd, buffer, size, offset);
-export const close = (fd: number): number => raw.close(NR.close, fd);
-export const dup = (fd: number): number => raw.dup(NR.dup, fd);
+  raw.call4(NR.pwrite64, fd, buffer, size, offset);
+export const close = (fd: number): number => raw.call1(NR.close, fd);
+export const dup = (fd: number): number => raw.call1(NR.dup, fd);
 export const dup3 = (fd: number, newFd: number, flags: number): number =>
-  raw.dup3(NR.dup3, fd, newFd, flags);
+  raw.call3(NR.dup3, fd, newFd, flags);
 export const openat = (dirfd: number, path: Address, flags: number, mode: number): number =>
-  raw.openat(NR.openat, dirfd, path, flags, mode);
+  raw.call4(NR.openat, dirfd, path, flags, mode);
 export const openat2 = (dirfd: number, path: Address, how: Address, size: number): number =>
-  raw.openat2(NR.openat2, dirfd, path, how, size);
-export const fstat = (fd: number, stat: Address): number => raw.fstat(NR.fstat, fd, stat);
+  raw.call4(NR.openat2, dirfd, path, how, size);
+export const fstat = (fd: number, stat: Address): number => raw.call2(NR.fstat, fd, stat);
 export const newfstatat = (dirfd: number, path: Address, stat: Address, flags: number): number =>
-  raw.newfstatat(NR.newfstatat, dirfd, path, stat, flags);
+  raw.call4(NR.newfstatat, dirfd, path, stat, flags);
 export const statx = (
   dirfd: number,
   path: Address,
   flags: number,
   mask: number,
   statx: Address,
-): number => raw.statx(NR.statx, dirfd, path, flags, mask, statx);
+): number => raw.call5(NR.statx, dirfd, path, flags, mask, statx);
 export const faccessat = (dirfd: number, path: Address, mode: number): number =>
-  raw.faccessat(NR.faccessat, dirfd, path, mode);
+  raw.call3(NR.faccessat, dirfd, path, mode);
 export const faccessat2 = (dirfd: number, path: Address, mode: number, flags: number): number =>
-  raw.faccessat2(NR.faccessat2, dirfd, path, mode, flags);
+  raw.call4(NR.faccessat2, dirfd, path, mode, flags);
 export const readlinkat = (dirfd: number, path: Address, buffer: Address, size: number): number =>
-  raw.readlinkat(NR.readlinkat, dirfd, path, buffer, size);
+  raw.call4(NR.readlinkat, dirfd, path, buffer, size);
 export const symlinkat = (target: Address, dirfd: number, path: Address): number =>
-  raw.symlinkat(NR.symlinkat, target, dirfd, path);
+  raw.call3(NR.symlinkat, target, dirfd, path);
 export const linkat = (
   oldDirfd: number,
   oldPath: Address,
   newDirfd: number,
   newPath: Address,
   flags: number,
-): number => raw.linkat(NR.linkat, oldDirfd, oldPath, newDirfd, newPath, flags);
+): number => raw.call5(NR.linkat, oldDirfd, oldPath, newDirfd, newPath, flags);
 export const mkdirat = (dirfd: number, path: Address, mode: number): number =>
-  raw.mkdirat(NR.mkdirat, dirfd, path, mode);
+  raw.call3(NR.mkdirat, dirfd, path, mode);
 export const mknodat = (dirfd: number, path: Address, mode: number, dev: number): number =>
-  raw.mknodat(NR.mknodat, dirfd, path, mode, dev);
+  raw.call4(NR.mknodat, dirfd, path, mode, dev);
 export const unlinkat = (dirfd: number, path: Address, flags: number): number =>
-  raw.unlinkat(NR.unlinkat, dirfd, path, flags);
+  raw.call3(NR.unlinkat, dirfd, path, flags);
 export const renameat2 = (
   oldDirfd: number,
   oldPath: Address,
   newDirfd: number,
   newPath: Address,
   flags: number,
-): number => raw.renameat2(NR.renameat2, oldDirfd, oldPath, newDirfd, newPath, flags);
-export const fchmod = (fd: number, mode: number): number => raw.fchmod(NR.fchmod, fd, mode);
+): number => raw.call5(NR.renameat2, oldDirfd, oldPath, newDirfd, newPath, flags);
+export const fchmod = (fd: number, mode: number): number => raw.call2(NR.fchmod, fd, mode);
 export const fchmodat = (dirfd: number, path: Address, mode: number): number =>
-  raw.fchmodat(NR.fchmodat, dirfd, path, mode);
+  raw.call3(NR.fchmodat, dirfd, path, mode);
 export const fchmodat2 = (dirfd: number, path: Address, mode: number, flags: number): number =>
-  raw.fchmodat2(NR.fchmodat2, dirfd, path, mode, flags);
+  raw.call4(NR.fchmodat2, dirfd, path, mode, flags);
 export const fchownat = (
   dirfd: number,
   path: Address,
   uid: number,
   gid: number,
   flags: number,
-): number => raw.fchownat(NR.fchownat, dirfd, path, uid, gid, flags);
+): number => raw.call5(NR.fchownat, dirfd, path, uid, gid, flags);
 export const utimensat = (dirfd: number, path: Address, times: Address, flags: number): number =>
-  raw.utimensat(NR.utimensat, dirfd, path, times, flags);
-export const truncate = (path: Address, size: number): number =>
-  raw.truncate(NR.truncate, path, size);
-export const ftruncate = (fd: number, size: number): number =>
-  raw.ftruncate(NR.ftruncate, fd, size);
+  raw.call4(NR.utimensat, dirfd, path, times, flags);
+export const truncate = (path: Address, size: number): number => raw.call2(NR.truncate, path, size);
+export const ftruncate = (fd: number, size: number): number => raw.call2(NR.ftruncate, fd, size);
 export const fallocate = (fd: number, mode: number, offset: number, length: number): number =>
-  raw.fallocate(NR.fallocate, fd, mode, offset, length);
-export const fsync = (fd: number): number => raw.fsync(NR.fsync, fd);
-export const fdatasync = (fd: number): number => raw.fdatasync(NR.fdatasync, fd);
-export const syncfs = (fd: number): number => raw.syncfs(NR.syncfs, fd);
-export const fstatfs = (fd: number, statfs: Address): number => raw.fstatfs(NR.fstatfs, fd, statfs);
+  raw.call4(NR.fallocate, fd, mode, offset, length);
+export const fsync = (fd: number): number => raw.call1(NR.fsync, fd);
+export const fdatasync = (fd: number): number => raw.call1(NR.fdatasync, fd);
+export const syncfs = (fd: number): number => raw.call1(NR.syncfs, fd);
+export const fstatfs = (fd: number, statfs: Address): number => raw.call2(NR.fstatfs, fd, statfs);
 export const getdents64 = (fd: number, buffer: Address, size: number): number =>
-  raw.getdents64(NR.getdents64, fd, buffer, size);
+  raw.call3(NR.getdents64, fd, buffer, size);
 export const fcntl = (fd: number, command: number, argument: number): number =>
-  raw.fcntl(NR.fcntl, fd, command, argument);
-export const flock = (fd: number, operation: number): number => raw.flock(NR.flock, fd, operation);
+  raw.call3(NR.fcntl, fd, command, argument);
+export const flock = (fd: number, operation: number): number => raw.call2(NR.flock, fd, operation);
 export const ioctl = (fd: number, request: number, argument: number): number =>
-  raw.ioctl(NR.ioctl, fd, request, argument);
+  raw.call3(NR.ioctl, fd, request, argument);
 
 /** A struct pollfd, for `ppoll`. */
 export function pollFor(fd: number, events: number): Memory {
@@ -317,7 +214,7 @@ export function ppoll(fds: Address, count: number, timeoutUs: number): number {
   const seconds = Math.floor(timeoutUs / 1e6);
   view.setUint32(timespec.tv_sec, seconds, true);
   view.setUint32(timespec.tv_nsec, (timeoutUs - seconds * 1e6) * 1000, true);
-  return raw.ppoll(NR.ppoll, fds, count, address, 0, 0);
+  return raw.call5(NR.ppoll, fds, count, address, 0, 0);
 }
 export const setxattr = (
   path: Address,
@@ -325,106 +222,106 @@ export const setxattr = (
   value: Address,
   size: number,
   flags: number,
-): number => raw.setxattr(NR.setxattr, path, name, value, size, flags);
+): number => raw.call5(NR.setxattr, path, name, value, size, flags);
 export const getxattr = (path: Address, name: Address, value: Address, size: number): number =>
-  raw.getxattr(NR.getxattr, path, name, value, size);
+  raw.call4(NR.getxattr, path, name, value, size);
 export const listxattr = (path: Address, list: Address, size: number): number =>
-  raw.listxattr(NR.listxattr, path, list, size);
+  raw.call3(NR.listxattr, path, list, size);
 export const listxattrat = (
   dirfd: number,
   path: Address,
   flags: number,
   list: Address,
   size: number,
-): number => raw.listxattrat(NR.listxattrat, dirfd, path, flags, list, size);
+): number => raw.call5(NR.listxattrat, dirfd, path, flags, list, size);
 export const removexattr = (path: Address, name: Address): number =>
-  raw.removexattr(NR.removexattr, path, name);
+  raw.call2(NR.removexattr, path, name);
 export const fsetxattr = (
   fd: number,
   name: Address,
   value: Address,
   size: number,
   flags: number,
-): number => raw.fsetxattr(NR.fsetxattr, fd, name, value, size, flags);
+): number => raw.call5(NR.fsetxattr, fd, name, value, size, flags);
 export const fgetxattr = (fd: number, name: Address, value: Address, size: number): number =>
-  raw.fgetxattr(NR.fgetxattr, fd, name, value, size);
+  raw.call4(NR.fgetxattr, fd, name, value, size);
 export const flistxattr = (fd: number, list: Address, size: number): number =>
-  raw.flistxattr(NR.flistxattr, fd, list, size);
+  raw.call3(NR.flistxattr, fd, list, size);
 export const fremovexattr = (fd: number, name: Address): number =>
-  raw.fremovexattr(NR.fremovexattr, fd, name);
+  raw.call2(NR.fremovexattr, fd, name);
 export const name_to_handle_at = (
   dirfd: number,
   path: Address,
   handle: Address,
   mountId: Address,
   flags: number,
-): number => raw.name_to_handle_at(NR.name_to_handle_at, dirfd, path, handle, mountId, flags);
+): number => raw.call5(NR.name_to_handle_at, dirfd, path, handle, mountId, flags);
 export const open_by_handle_at = (mountFd: number, handle: Address, flags: number): number =>
-  raw.open_by_handle_at(NR.open_by_handle_at, mountFd, handle, flags);
+  raw.call3(NR.open_by_handle_at, mountFd, handle, flags);
 export const setresuid = (ruid: number, euid: number, suid: number): number =>
-  raw.setresuid(NR.setresuid, ruid, euid, suid);
+  raw.call3(NR.setresuid, ruid, euid, suid);
 export const setresgid = (rgid: number, egid: number, sgid: number): number =>
-  raw.setresgid(NR.setresgid, rgid, egid, sgid);
+  raw.call3(NR.setresgid, rgid, egid, sgid);
 export const setgroups = (count: number, groups: Address): number =>
-  raw.setgroups(NR.setgroups, count, groups);
-export const geteuid = (): number => raw.geteuid(NR.geteuid);
-export const getegid = (): number => raw.getegid(NR.getegid);
+  raw.call2(NR.setgroups, count, groups);
+export const geteuid = (): number => raw.call0(NR.geteuid);
+export const getegid = (): number => raw.call0(NR.getegid);
 export const capget = (header: Address, data: Address): number =>
-  raw.capget(NR.capget, header, data);
+  raw.call2(NR.capget, header, data);
 export const capset = (header: Address, data: Address): number =>
-  raw.capset(NR.capset, header, data);
-export const umask = (mask: number): number => raw.umask(NR.umask, mask);
+  raw.call2(NR.capset, header, data);
+export const umask = (mask: number): number => raw.call1(NR.umask, mask);
 export const prctl = (option: number, a: number, b: number, c: number, d: number): number =>
-  raw.prctl(NR.prctl, option, a, b, c, d);
+  raw.call5(NR.prctl, option, a, b, c, d);
 export const prlimit64 = (
   pid: number,
   resource: number,
   newLimit: Address,
   oldLimit: Address,
-): number => raw.prlimit64(NR.prlimit64, pid, resource, newLimit, oldLimit);
-export const getpid = (): number => raw.getpid(NR.getpid);
-export const gettid = (): number => raw.gettid(NR.gettid);
-export const kill = (pid: number, signal: number): number => raw.kill(NR.kill, pid, signal);
+): number => raw.call4(NR.prlimit64, pid, resource, newLimit, oldLimit);
+export const getpid = (): number => raw.call0(NR.getpid);
+export const gettid = (): number => raw.call0(NR.gettid);
+export const kill = (pid: number, signal: number): number => raw.call2(NR.kill, pid, signal);
 export const tgkill = (tgid: number, tid: number, signal: number): number =>
-  raw.tgkill(NR.tgkill, tgid, tid, signal);
-export const unshare = (flags: number): number => raw.unshare(NR.unshare, flags);
-export const setns = (fd: number, type: number): number => raw.setns(NR.setns, fd, type);
-export const fchdir = (fd: number): number => raw.fchdir(NR.fchdir, fd);
+  raw.call3(NR.tgkill, tgid, tid, signal);
+export const unshare = (flags: number): number => raw.call1(NR.unshare, flags);
+export const setns = (fd: number, type: number): number => raw.call2(NR.setns, fd, type);
+export const fchdir = (fd: number): number => raw.call1(NR.fchdir, fd);
 export const mount = (
   source: Address,
   target: Address,
   type: number,
   flags: number,
   data: Address,
-): number => raw.mount(NR.mount, source, target, type, flags, data);
+): number => raw.call5(NR.mount, source, target, type, flags, data);
 export const open_tree = (dirfd: number, path: Address, flags: number): number =>
-  raw.open_tree(NR.open_tree, dirfd, path, flags);
+  raw.call3(NR.open_tree, dirfd, path, flags);
 export const mount_setattr = (
   dirfd: number,
   path: Address,
   flags: number,
   attributes: Address,
   size: number,
-): number => raw.mount_setattr(NR.mount_setattr, dirfd, path, flags, attributes, size);
+): number => raw.call5(NR.mount_setattr, dirfd, path, flags, attributes, size);
 export const umount2 = (target: Address, flags: number): number =>
-  raw.umount2(NR.umount2, target, flags);
+  raw.call2(NR.umount2, target, flags);
 export const munmap = (address: Address, size: number): number =>
-  raw.munmap(NR.munmap, address, size);
+  raw.call2(NR.munmap, address, size);
 export const madvise = (address: Address, size: number, advice: number): number =>
-  raw.madvise(NR.madvise, address, size, advice);
+  raw.call3(NR.madvise, address, size, advice);
 export const memfd_create = (name: Address, flags: number): number =>
-  raw.memfd_create(NR.memfd_create, name, flags);
+  raw.call2(NR.memfd_create, name, flags);
 export const eventfd2 = (count: number, flags: number): number =>
-  raw.eventfd2(NR.eventfd2, count, flags);
-export const pipe2 = (fds: Address, flags: number): number => raw.pipe2(NR.pipe2, fds, flags);
+  raw.call2(NR.eventfd2, count, flags);
+export const pipe2 = (fds: Address, flags: number): number => raw.call2(NR.pipe2, fds, flags);
 export const socket = (domain: number, type: number, protocol: number): number =>
-  raw.socket(NR.socket, domain, type, protocol);
+  raw.call3(NR.socket, domain, type, protocol);
 export const socketpair = (domain: number, type: number, protocol: number, fds: Address): number =>
-  raw.socketpair(NR.socketpair, domain, type, protocol, fds);
+  raw.call4(NR.socketpair, domain, type, protocol, fds);
 export const sendmsg = (fd: number, message: Address, flags: number): number =>
-  raw.sendmsg(NR.sendmsg, fd, message, flags);
+  raw.call3(NR.sendmsg, fd, message, flags);
 export const recvmsg = (fd: number, message: Address, flags: number): number =>
-  raw.recvmsg(NR.recvmsg, fd, message, flags);
+  raw.call3(NR.recvmsg, fd, message, flags);
 export const futex = (
   address: Address,
   operation: number,
@@ -432,13 +329,13 @@ export const futex = (
   timeout: Address,
   address2: Address,
   value3: number,
-): number => raw.futex(NR.futex, address, operation, value, timeout, address2, value3);
+): number => raw.call6(NR.futex, address, operation, value, timeout, address2, value3);
 export const sched_setaffinity = (tid: number, size: number, mask: Address): number =>
-  raw.sched_setaffinity(NR.sched_setaffinity, tid, size, mask);
+  raw.call3(NR.sched_setaffinity, tid, size, mask);
 export const io_uring_setup = (entries: number, params: Address): number =>
-  raw.io_uring_setup(NR.io_uring_setup, entries, params);
+  raw.call2(NR.io_uring_setup, entries, params);
 export const io_uring_enter = (fd: number, submit: number, wait: number, flags: number): number =>
-  raw.io_uring_enter(NR.io_uring_enter, fd, submit, wait, flags, 0, 0);
+  raw.call6(NR.io_uring_enter, fd, submit, wait, flags, 0, 0);
 export const splice = (
   fdIn: number,
   offsetIn: Address,
@@ -446,14 +343,14 @@ export const splice = (
   offsetOut: Address,
   size: number,
   flags: number,
-): number => raw.splice(NR.splice, fdIn, offsetIn, fdOut, offsetOut, size, flags);
+): number => raw.call6(NR.splice, fdIn, offsetIn, fdOut, offsetOut, size, flags);
 
 /**
  * `offset` may be a bigint where a double can't hold it: directory cookies are 63-bit hashes.
  * Results above 2**53 are rounded.
  */
 export const lseek = (fd: number, offset: number | bigint, whence: number): number =>
-  Number(raw.lseek(NR.lseek, fd, offset, whence));
+  Number(raw.wideCall3(NR.lseek, fd, offset, whence));
 
 /** `size` must be below 2**31, so that the result fits. */
 export const copy_file_range = (
@@ -463,4 +360,4 @@ export const copy_file_range = (
   offsetOut: Address,
   size: number,
   flags: number,
-): number => raw.copy_file_range(NR.copy_file_range, fdIn, offsetIn, fdOut, offsetOut, size, flags);
+): number => raw.call6(NR.copy_file_range, fdIn, offsetIn, fdOut, offsetOut, size, flags);
