@@ -13,7 +13,7 @@ const unproven = `${executable}.new`;
 async function build(): Promise<void> {
   mkdirSync(resolve(executable, ".."), { recursive: true });
   const result = await Bun.build({
-    entrypoints: [resolve(root, "src/main.ts")],
+    entrypoints: ["main.ts", "worker-main.ts"].map((file) => resolve(root, "src", file)),
     compile: {
       outfile: unproven,
       // A daemon must not run or read what lies in the directory that it is started in.
@@ -29,7 +29,9 @@ async function build(): Promise<void> {
     sourcemap: "inline",
   });
   for (const message of result.logs) console.error(String(message));
-  rmSync(`${unproven}.map`, { force: true }); // The executable has it inside.
+  // The executable has them inside.
+  for (const map of [`${unproven}.map`, resolve(executable, "../worker-main.js.map")])
+    rmSync(map, { force: true });
 }
 
 function expectRun(args: string[], exitCode: number, output: RegExp): void {

@@ -1,5 +1,4 @@
-// The main thread's side of a worker: how it is started, what it is told, and what it says. The
-// executable is one file, so a worker runs the same program, and main.ts sends it to worker.ts.
+// The main thread's side of a worker: how it is started, what it is told, and what it says.
 // It is a Worker of the web, since each thread takes 5 ms to load node:worker_threads.
 
 import type { Connection } from "./filesystem.ts";
@@ -74,8 +73,7 @@ export class WorkerThread {
   #hear: Hear | undefined;
 
   constructor() {
-    const isCompiled = Bun.main.startsWith("/$bunfs/");
-    this.#worker = new Worker(isCompiled ? Bun.main : new URL("./main.ts", import.meta.url));
+    this.#worker = new Worker(new URL("./worker-main.ts", import.meta.url));
     this.#worker.addEventListener("error", ({ message }) => {
       if (this.#hear === undefined) throw new Error(message);
       this.#hear({ type: "failed", reason: message });

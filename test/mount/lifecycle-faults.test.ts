@@ -17,7 +17,9 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
     base = await mkdtemp("/tmp/fuse-backend-test-");
     await chmod(base, 0o755);
     await Bun.build({
-      entrypoints: [resolve(import.meta.dir, "lifecycle-faults.ts")],
+      entrypoints: ["main.ts", "worker-main.ts"].map((file) =>
+        resolve(import.meta.dir, "faulty", file),
+      ),
       compile: { outfile: `${base}/faulty`, autoloadBunfig: false, autoloadDotenv: false },
     });
   });

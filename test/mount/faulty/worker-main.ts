@@ -1,8 +1,7 @@
-// The daemon with bugs that tests can call up: the program itself, with operations that fail at
-// certain names. Workers run this file too, as they run the executable.
+// The worker with bugs that tests can call up: operations fail at certain names.
 
-import { AssertionError } from "../../src/assert.ts";
-import { PassthroughFs } from "../../src/passthrough.ts";
+import { AssertionError } from "../../../src/assert.ts";
+import { PassthroughFs } from "../../../src/passthrough.ts";
 
 const FAULTS: Readonly<Record<string, () => void>> = {
   "fault-assertion": () => {
@@ -27,4 +26,4 @@ PassthroughFs.prototype.write = function (...args) {
   return write.apply(this, args);
 };
 
-await import("../../src/main.ts");
+await import("../../../src/worker-main.ts");

@@ -1,0 +1,3 @@
+// The daemon of faulty workers.
+
+import "../../../src/main.ts";
