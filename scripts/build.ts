@@ -7,13 +7,15 @@ import { version } from "../package.json";
 
 const root = resolve(import.meta.dir, "..");
 const executable = resolve(root, process.argv[2] ?? "dist/fuse-backend");
+/** What it begins with, and what it loads from itself later. */
+const FILES = ["main", "program", "worker-main"];
 // It gets its name when it has shown that it runs; until then the last one stays in place.
 const unproven = `${executable}.new`;
 
 async function build(): Promise<void> {
   mkdirSync(resolve(executable, ".."), { recursive: true });
   const result = await Bun.build({
-    entrypoints: ["main.ts", "worker-main.ts"].map((file) => resolve(root, "src", file)),
+    entrypoints: FILES.map((file) => resolve(root, "src", `${file}.ts`)),
     compile: {
       outfile: unproven,
       // A daemon must not run or read what lies in the directory that it is started in.
@@ -30,8 +32,8 @@ async function build(): Promise<void> {
   });
   for (const message of result.logs) console.error(String(message));
   // The executable has them inside.
-  for (const map of [`${unproven}.map`, resolve(executable, "../worker-main.js.map")])
-    rmSync(map, { force: true });
+  for (const file of FILES) rmSync(resolve(executable, "..", `${file}.js.map`), { force: true });
+  rmSync(`${unproven}.map`, { force: true });
 }
 
 function expectRun(args: string[], exitCode: number, output: RegExp): void {

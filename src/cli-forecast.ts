@@ -1,16 +1,25 @@
-// How many workers this process will need before its mount answers, as far as that shows before the
-// command line is read: threads take longer to start than everything else, and so start first. A
-// wrong forecast costs time, and at most the memory of a thread that waits.
+// What can be told before the command line is read, which takes a while: whether the daemon goes to
+// the background, so that this process need not load what it is made of, and how many workers it
+// will need before its mount answers: threads take longer to start than everything else. A wrong
+// forecast costs time, and at most the memory of a thread that waits.
 
 import { readFileSync } from "node:fs";
+import { READY_FD } from "./cli-background.ts";
+import { COMMAND_NAMES, overlayLinkName } from "./cli-names.ts";
 
-/** In the environment of a process that was started to be the daemon, see cli-background.ts. */
-export const READY_FD = "FUSE_BACKEND_READY_FD";
+/** With these nothing is served. */
+const ASKS = ["--help", "-h", "--version", "-V"];
 
-/** The commands that serve. */
-export const COMMAND_NAMES = ["passthrough", "overlay", "vfs"] as const;
-/** With these another process serves, or none. */
-const ELSEWHERE = ["--background", "--help", "-h", "--version"];
+/** Whether another process will be the daemon, see cli-background.ts. */
+export function goesToBackground(
+  invokedAs: string,
+  args: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): boolean {
+  if (environment[READY_FD] !== undefined || args.some((word) => ASKS.includes(word))) return false;
+  if (overlayLinkName(invokedAs) !== undefined) return !args.includes("-f");
+  return isCommand(args) && args.includes("--background");
+}
 
 export function workersToStart(
   args: readonly string[],
@@ -18,11 +27,14 @@ export function workersToStart(
   hasRings: () => boolean = kernelHasRings,
 ): number {
   const isDaemon = environment[READY_FD] !== undefined;
-  const isCommand = COMMAND_NAMES.some((name) => name === args[0]);
-  if (!isDaemon && (!isCommand || args.some((word) => ELSEWHERE.includes(word)))) return 0;
+  if (!isDaemon && (!isCommand(args) || args.some((word) => ASKS.includes(word)))) return 0;
   // With io_uring there are always two at least: for a ring, and for /dev/fuse or another ring.
   const isGiven = args.some((word) => word.startsWith("--io-uring"));
   return !isGiven && hasRings() ? 2 : 1;
+}
+
+function isCommand(args: readonly string[]): boolean {
+  return COMMAND_NAMES.some((name) => name === args[0]);
 }
 
 function kernelHasRings(): boolean {

@@ -4,6 +4,7 @@
 
 import type { ReadCommand } from "./cli-daemon.ts";
 import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";
+import { overlayLinkName } from "./cli-names.ts";
 import {
   GLOBAL_OPTIONS,
   MOUNT_OPTIONS,
@@ -11,7 +12,7 @@ import {
   PASSTHROUGH_OPTIONS,
   type Option,
 } from "./cli-options.ts";
-import { overlayLinkName, overlayOptions } from "./cli-overlay.ts";
+import { overlayOptions } from "./cli-overlay.ts";
 import { parseArguments } from "./cli-parse.ts";
 import { passthroughOptions } from "./cli-passthrough.ts";
 import type { DaemonOptions } from "./daemon.ts";
@@ -29,18 +30,6 @@ const HELPER_OPTIONS: readonly Option[] = [
   { name: "type", short: "t", value: "TYPE", commandLineOnly: true, help: "The type." },
   ...GLOBAL_OPTIONS,
 ];
-
-/**
- * NAME of `mount.fuse.NAME`, "" for `mount.fuse`, undefined if the program was called by another
- * name.
- */
-export function mountHelperName(invokedAs: string): string | undefined {
-  const name = invokedAs.slice(invokedAs.lastIndexOf("/") + 1);
-  return /^mount\.fuse3?(?:\.(.*))?$/s
-    .exec(name)
-    ?.slice(1)
-    .map((suffix) => suffix ?? "")[0];
-}
 
 /**
  * Whether the arguments ask for help or the version, else the daemon to start; undefined if there

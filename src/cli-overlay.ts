@@ -38,12 +38,6 @@ export function overlayOptions(overlay: OverlayOptions): ReadCommand {
   };
 }
 
-/** The last part of a name that asks for arguments as fuse-overlayfs has them, or undefined. */
-export function overlayLinkName(invokedAs: string): string | undefined {
-  const name = invokedAs.slice(invokedAs.lastIndexOf("/") + 1);
-  return /overlay(fs)?$/.test(name) ? name : undefined;
-}
-
 /** The arguments of a program that is called `name`, as fuse-overlayfs takes them. */
 export function readOverlayLink(
   name: string,

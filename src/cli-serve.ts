@@ -3,7 +3,8 @@
 
 import { accessSync, constants, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { startInBackground, takeReadiness } from "./cli-background.ts";
+import { startInBackground } from "./cli-background.ts";
+import type { Readiness } from "./cli-readiness.ts";
 import type { DaemonOptions } from "./daemon.ts";
 import { log } from "./log.ts";
 import { notifyServiceManager } from "./notify-ready.ts";
@@ -18,10 +19,16 @@ export type RunDaemon = (
   stopping: () => void,
 ) => Promise<number>;
 
-/** Returns the exit code: of the daemon, or in the background that of its start. */
-export async function serve(options: DaemonOptions, runDaemon: RunDaemon): Promise<number> {
-  const readiness = options.background ? takeReadiness() : undefined;
-  if (options.background && readiness === undefined) return startInBackground();
+/**
+ * Returns the exit code: of the daemon, or in the background that of its start. The process that is
+ * to be the daemon in the background has `readiness`.
+ */
+export async function serve(
+  options: DaemonOptions,
+  runDaemon: RunDaemon,
+  readiness: Readiness | undefined,
+): Promise<number> {
+  if (options.background && readiness === undefined) return (await startInBackground()) ?? 1;
   // The paths are absolute by now, and a daemon keeps no directory busy.
   if (readiness !== undefined) process.chdir("/");
   if (options.pidFile !== undefined) checkPidFile(options.pidFile);

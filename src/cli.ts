@@ -3,9 +3,9 @@
 
 import { version } from "../package.json";
 import type { ReadCommand } from "./cli-daemon.ts";
-import type { COMMAND_NAMES } from "./cli-forecast.ts";
 import { readMountOptions, type MountSettings } from "./cli-mount-options.ts";
-import { mountHelperName, readMountHelper } from "./cli-mount-helper.ts";
+import { readMountHelper } from "./cli-mount-helper.ts";
+import { mountHelperName, overlayLinkName, type COMMAND_NAMES } from "./cli-names.ts";
 import {
   GLOBAL_OPTIONS,
   MISPLACED_OPTIONS,
@@ -15,8 +15,9 @@ import {
   type Option,
 } from "./cli-options.ts";
 import { parseArguments, UsageError } from "./cli-parse.ts";
-import { overlayLinkName, overlayOptions, readOverlayLink } from "./cli-overlay.ts";
+import { overlayOptions, readOverlayLink } from "./cli-overlay.ts";
 import { passthroughOptions } from "./cli-passthrough.ts";
+import { takeReadiness } from "./cli-readiness.ts";
 import { serve, type RunDaemon } from "./cli-serve.ts";
 import { vfsOptions } from "./cli-vfs.ts";
 import type { DaemonOptions } from "./daemon.ts";
@@ -67,8 +68,14 @@ export async function main(
   runDaemon: RunDaemon,
 ): Promise<number> {
   try {
+    const readiness = takeReadiness();
     const request = readCommandLine(invokedAs, args);
-    if (request.kind === "serve") return await serve(request.options, runDaemon);
+    const isBackground = request.kind === "serve" && request.options.background;
+    if (readiness !== undefined && !isBackground) {
+      readiness.decline();
+      return 0;
+    }
+    if (request.kind === "serve") return await serve(request.options, runDaemon, readiness);
     if (request.kind === "version") console.log(`fuse-backend ${version}`);
     if (request.kind === "help") {
       const { renderHelp } = await import("./cli-help.ts");

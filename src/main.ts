@@ -1,16 +1,16 @@
-// The executable. It loads what it needs when it needs it, as the start is to be quick.
+// Where the executable begins: what takes long is started first, and the program is loaded while it
+// starts. The program is a file of its own in the executable, or it would be loaded before.
 
-import { workersToStart } from "./cli-forecast.ts";
+import { startInBackground } from "./cli-background.ts";
+import { goesToBackground, workersToStart } from "./cli-forecast.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 const args = process.argv.slice(2);
-// They start while the command line is read and the daemon mounts.
+if (goesToBackground(process.argv0, args, process.env)) {
+  const code = await startInBackground();
+  if (code !== undefined) process.exit(code);
+}
 const workers = Array.from({ length: workersToStart(args, process.env) }, () => new WorkerThread());
-const { main } = await import("./cli.ts");
-const code = await main(process.argv0, args, async (...given) => {
-  // At the latest while the daemon mounts.
-  if (workers.length === 0) workers.push(new WorkerThread());
-  const { runDaemon } = await import("./daemon.ts");
-  return runDaemon(...given, workers);
-});
-process.exit(code);
+const program = new URL("./program.ts", import.meta.url).href;
+const { run } = (await import(program)) as typeof import("./program.ts");
+process.exit(await run(args, workers));

@@ -16,6 +16,7 @@ const CODE_COLUMNS_MAX = 140;
  */
 const LAYERS: readonly (readonly RegExp[])[] = [
   [/^main$/],
+  [/^program$/],
   [/^cli(-.+)?$/],
   [/^index$/],
   [/^(daemon(-.+)?|mounted)$/],

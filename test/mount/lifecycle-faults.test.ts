@@ -17,8 +17,8 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
     base = await mkdtemp("/tmp/fuse-backend-test-");
     await chmod(base, 0o755);
     await Bun.build({
-      entrypoints: ["main.ts", "worker-main.ts"].map((file) =>
-        resolve(import.meta.dir, "faulty", file),
+      entrypoints: ["main", "program", "worker-main"].map((file) =>
+        resolve(import.meta.dir, "faulty", `${file}.ts`),
       ),
       compile: { outfile: `${base}/faulty`, autoloadBunfig: false, autoloadDotenv: false },
     });

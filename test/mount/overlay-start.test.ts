@@ -84,10 +84,27 @@ describe.skipIf(whyNoMounts !== undefined)("a mount program", () => {
     expect(entry?.superOptions).toMatch(/allow_other/);
   });
 
+  test.each([["-f"], ["--foreground"], ["-fd"]])("serves until the end with %s", async (option) => {
+    const command = [at("fuse-overlayfs"), option, "-o", options(), at("mnt")];
+    const child = Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "pipe" });
+    const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+    let said = "";
+    while (!said.includes(": FUSE 7")) said += (await reader.read()).value!;
+    expect(mounted()).toBeDefined();
+    child.kill("SIGTERM");
+    while (!said.includes("SIGTERM: unmounted")) said += (await reader.read()).value!;
+    expect(await child.exited).toBe(0);
+    // One process, and no other that has said the same before.
+    expect(said.match(/: FUSE 7/g)).toHaveLength(1);
+    expect(mounted()).toBeUndefined();
+  });
+
   test("answers --version with its own", async () => {
     const child = Bun.spawnSync([at("fuse-overlayfs"), "--version"]);
     expect(child.stdout.toString()).toMatch(/^fuse-backend \d+\.\d+\.\d+\n$/);
     expect(child.exitCode).toBe(0);
+    const unusual = Bun.spawnSync([at("fuse-overlayfs"), "-fV"]);
+    expect(unusual.stdout.toString()).toBe(child.stdout.toString());
   });
 
   test("fails with a reason, and code 2 where the command line is wrong", async () => {

@@ -1,0 +1,3 @@
+// Its program, which has no faults.
+
+export { run } from "../../../src/program.ts";
