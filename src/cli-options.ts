@@ -24,6 +24,16 @@ export interface Option {
   readonly help: string;
 }
 
+/** Of the only directory that is served. */
+const HANDLE_KEY: Option = {
+  name: "handle-key",
+  value: "FILE",
+  help:
+    "File handles (NFS, open_by_handle_at) go on to work with the next daemon that is given this " +
+    "FILE, for a SRC on ext4. It is made if it is missing, with a key that must stay secret. " +
+    "The default is that handles end with the daemon.",
+};
+
 /** Of one directory that is served. */
 const DIRECTORY: readonly Option[] = [
   {
@@ -264,6 +274,7 @@ const ENDING: readonly Option[] = [
 export const PASSTHROUGH_OPTIONS: readonly Option[] = [
   MOUNT_OPTIONS,
   ...DIRECTORY,
+  HANDLE_KEY,
   ...CONNECTION,
   ...ID_MAPS,
   ...DAEMON,

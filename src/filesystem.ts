@@ -13,7 +13,7 @@
 // readdirplus for every entry but `.` and `..`. `forget` takes counts off. A nodeid stays valid
 // until its count is 0. The root, FUSE_ROOT_ID, is never forgotten.
 
-import { ENOSYS } from "./errno.ts";
+import { ENOSYS, ESTALE } from "./errno.ts";
 import type {
   AttrReply,
   DataOut,
@@ -26,7 +26,7 @@ import type {
 } from "./reply.ts";
 import { Extensions, type Bytes, type Name } from "./request.ts";
 import { pwrite64 } from "./syscall.ts";
-import { Translation } from "./translation.ts";
+import { Translation, type ShownNodes } from "./translation.ts";
 
 /** The request is answered later, on `Context.device`, by `Context.uniqueLow` and `uniqueHigh`. */
 export const REPLY_LATER = -0x80000000;
@@ -142,6 +142,9 @@ export interface Wishes {
 }
 
 export abstract class FileSystem {
+  /** Nodeids to show to the kernel in place of its own, if it is the only one that is served. */
+  shownNodes: ShownNodes | undefined = undefined;
+
   /** Before the first request: ask for features in `wishes`. `offered…` is what the kernel has. */
   init(_wishes: Wishes, _offeredFlags: number, _offeredFlags2: number): void {}
 
@@ -161,6 +164,14 @@ export abstract class FileSystem {
    */
   lookup(_context: Context, _parent: number, _name: Name, _entry: EntryOut): number {
     return -ENOSYS;
+  }
+
+  /**
+   * LOOKUP of `.` in a node that `shownNodes` does not know: what an earlier daemon has shown as
+   * `nodeid`. Fills `entry` as `lookup` does. ESTALE if there is none.
+   */
+  revive(_context: Context, _nodeid: number, _entry: EntryOut): number {
+    return -ESTALE;
   }
 
   /** Takes `count` off the lookup count; it can't fail. */

@@ -119,7 +119,7 @@ export function shareOverlay(
 ): { memory: Memory; share: OverlayShare } {
   const layout = new SharedLayout();
   const descriptors = descriptorLimit();
-  const areas = passthroughAreas(layout, descriptors);
+  const areas = passthroughAreas(layout, descriptors, false);
   const nodes = NodeTable.areas(layout);
   const filters = NameFilters.areas(layout);
   const memory = createShared(layout);

@@ -51,10 +51,14 @@ export interface PassthroughAreas {
 }
 
 /** Lays the shared state out. `descriptors` is the most that the process may have open. */
-export function passthroughAreas(layout: SharedLayout, descriptors: number): PassthroughAreas {
+export function passthroughAreas(
+  layout: SharedLayout,
+  descriptors: number,
+  hasTags: boolean,
+): PassthroughAreas {
   const ring = Math.floor(descriptors * DESCRIPTOR_CACHE_SHARE);
   return {
-    inodes: InodeTable.areas(layout, Math.max(DESCRIPTOR_CACHE_MIN, ring)),
+    inodes: InodeTable.areas(layout, Math.max(DESCRIPTOR_CACHE_MIN, ring), hasTags),
     handles: HandleTable.areas(layout),
     locks: LockTable.areas(layout),
   };
@@ -75,8 +79,8 @@ export interface PassthroughShare {
 /** The inodes that all threads share, for one of them. */
 export function openInodes(memory: Memory, share: PassthroughShare, proc: ProcFds): InodeTable {
   const { config, areas, dropsForgotten = false } = share;
-  const { mntid, useHostIno, inodeFileHandles: fileHandles } = config;
-  const options = { fileHandles, mntid, useHostIno, dropsForgotten };
+  const { mntid, useHostIno, inodeFileHandles: fileHandles, handleKey } = config;
+  const options = { fileHandles, mntid, useHostIno, dropsForgotten, handleKey };
   return new InodeTable(memory, areas.inodes, options, proc);
 }
 
@@ -140,6 +144,7 @@ export abstract class PassthroughBase extends FileSystem {
     this.#filesEnd = Math.max(this.#inodesEnd, this.descriptors - DESCRIPTORS_RESERVED);
     this.proc = new ProcFds(share.procFd);
     this.inodes = openInodes(memory, share, this.proc);
+    if (config.handleKey !== null) this.shownNodes = this.inodes;
     this.handles = new HandleTable(memory, areas.handles);
     this.locks = new LockTable(memory, areas.locks, this.inodes, () => thread.locksChanged());
   }

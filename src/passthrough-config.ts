@@ -56,6 +56,13 @@ export interface PassthroughConfig {
    * "always" or fail, "never" (every inode keeps a descriptor). The default is "auto".
    */
   readonly inodeFileHandles: FileHandles;
+  /**
+   * File handles of the mount (name_to_handle_at(2), NFS) are known to every later daemon with the
+   * same key: 32 bytes in hexadecimal, that users of the mount don't know, as who knows it can make
+   * handles of all files on the file system of `source`, which must be ext4. Only if this is the
+   * only file system that is served. The default is null: handles end with the daemon.
+   */
+  readonly handleKey: string | null;
   /** Nothing may change a file's size. The default is false. */
   readonly sealSize: boolean;
   /**
@@ -111,6 +118,7 @@ export function passthroughConfig(
     noReaddir: given.noReaddir ?? false,
     killprivV2: given.killprivV2 ?? true,
     inodeFileHandles: given.inodeFileHandles ?? "auto",
+    handleKey: given.handleKey ?? null,
     sealSize: given.sealSize ?? false,
     mntid: given.mntid ?? false,
     useHostIno: given.useHostIno ?? false,
@@ -169,6 +177,14 @@ function contradictions(config: PassthroughConfig): [boolean, string][] {
     [
       !config.allowDirectIo && config.kernelPassthrough,
       "without allow-direct-io there is no kernel passthrough: the kernel would pass O_DIRECT on",
+    ],
+    [
+      config.handleKey !== null && !/^[0-9a-f]{64}$/.test(config.handleKey),
+      "a handle-key is 32 bytes, in hexadecimal",
+    ],
+    [
+      config.handleKey !== null && config.inodeFileHandles === "never",
+      "handle-key needs file handles, and inode-file-handles=never has none",
     ],
     [config.sealSize && config.writeback, "seal-size and writeback exclude each other"],
     [

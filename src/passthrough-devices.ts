@@ -56,7 +56,7 @@ const DOT = cstring(".");
 const mountId = smallMemory(8);
 
 // Types of file handles (linux/exportfs.h).
-const FILEID_INO32_GEN = 1;
+export const FILEID_INO32_GEN = 1;
 const FILEID_INO64_GEN = 0x81;
 const FILEID_BTRFS_WITHOUT_PARENT = 0x4d;
 

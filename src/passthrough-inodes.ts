@@ -19,7 +19,7 @@ import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { assert } from "./assert.ts";
 import { EMFILE, ENFILE, ENOENT, EOPNOTSUPP, EOVERFLOW, ESTALE } from "./errno.ts";
 import { DESCRIPTORS_RELIEVED, INODE_BUCKETS, INODES_MAX, RETAINED_MAX } from "./limits.ts";
-import { PAGE_SIZE, smallMemory, type Address, type Memory } from "./memory.ts";
+import { smallMemory, type Address, type Memory } from "./memory.ts";
 import {
   DeviceTable,
   beginsWithIno,
@@ -29,6 +29,7 @@ import {
   type DeviceAreas,
   type DeviceOptions,
 } from "./passthrough-devices.ts";
+import { InodeChains, type ChainAreas } from "./passthrough-inode-chains.ts";
 import {
   ALIVE,
   ATTACHMENTS,
@@ -43,7 +44,6 @@ import {
   INO_HIGH,
   INO_LOW,
   inode_record,
-  InodeRecords,
   inodes_header,
   KEEP,
   LOCK_OWNERS,
@@ -59,18 +59,13 @@ import {
   STATE,
   WRITERS,
 } from "./passthrough-inode-record.ts";
+import { hostHandle, isLasting, tagOf, Tags } from "./passthrough-lasting.ts";
 import type { ProcFds } from "./passthrough-proc.ts";
 import { RecordTable, type SharedLayout } from "./shared-table.ts";
 import { close, fstat, newfstatat, open_by_handle_at } from "./syscall.ts";
 
-/** A page of buckets is for inode numbers that differ in so many lower bits only. */
-const BLOCK_BITS = Math.log2(PAGE_SIZE / 4);
-
 /** Where the inodes' areas lie in shared memory. */
-export interface InodeAreas {
-  readonly header: number;
-  readonly records: number;
-  readonly buckets: number;
+export interface InodeAreas extends ChainAreas {
   readonly devices: DeviceAreas;
   readonly ring: number;
   readonly ringSize: number;
@@ -81,14 +76,15 @@ export interface InodeOptions extends DeviceOptions {
   readonly useHostIno: boolean;
   /** Whether inodes are dropped as soon as they are forgotten. */
   readonly dropsForgotten: boolean;
+  /** For nodeids that a later daemon knows. */
+  readonly handleKey: string | null;
 }
 
 // Scratch memory of the thread, for all file systems that it serves.
 const statScratch = smallMemory(stat.sizeof);
 
-export class InodeTable extends InodeRecords {
+export class InodeTable extends InodeChains {
   readonly #lookups: Float64Array;
-  readonly #buckets: number;
   readonly #devices: DeviceTable;
   readonly #ring: number;
   readonly #ringSize: number;
@@ -100,7 +96,7 @@ export class InodeTable extends InodeRecords {
   /** Whether files could be told by their handles so far. */
   #canIdentify = true;
 
-  static areas(layout: SharedLayout, ringSize: number): InodeAreas {
+  static areas(layout: SharedLayout, ringSize: number, hasTags: boolean): InodeAreas {
     return {
       header: layout.area("inodes", inodes_header.sizeof),
       records: layout.area("inode records", RecordTable.size(inode_record, INODES_MAX)),
@@ -108,14 +104,14 @@ export class InodeTable extends InodeRecords {
       devices: DeviceTable.areas(layout),
       ring: layout.area("descriptor ring", (ringSize + 1) * 4),
       retained: layout.area("retained inodes", (RETAINED_MAX + 1) * 4),
+      tags: hasTags ? Tags.area(layout) : undefined,
       ringSize,
     };
   }
 
   constructor(memory: Memory, areas: InodeAreas, options: InodeOptions, proc: ProcFds) {
-    super(memory, areas);
+    super(memory, areas, options.handleKey);
     this.#lookups = memory.f64;
-    this.#buckets = areas.buckets >> 2;
     this.#devices = new DeviceTable(memory, areas.devices, options, proc);
     this.#ring = areas.ring >> 2;
     this.#ringSize = areas.ringSize;
@@ -258,6 +254,7 @@ export class InodeTable extends InodeRecords {
         close(fd);
         return index;
       }
+      if (this.tags !== undefined && takeHandle(fd, this.handle)) this.tag(index, device);
     }
     this.#countLookup(index);
     const spare = this.hasFd(index);
@@ -300,13 +297,14 @@ export class InodeTable extends InodeRecords {
     const device = this.#devices.known(from);
     if (device < 0 || !this.#devices.hasHandles(device)) return 0;
     this.lock.acquire();
-    const known = this.#find(from, device);
+    const known = this.find(from, device);
     let index = known;
     if (known === 0) {
       index = this.#add(from, device);
       if (index > 0) {
         this.setHandle(index);
         this.noteChange(index, from);
+        this.tag(index, device);
       }
     } else if (!this.isOfHandle(known)) {
       index = 0;
@@ -324,7 +322,7 @@ export class InodeTable extends InodeRecords {
     const index = this.table.allocate();
     if (index < 0) return index;
     this.#begin(index, from, device);
-    const bucket = this.#bucketOf(from, device);
+    const bucket = this.bucketOf(from, device);
     this.words[this.table.at(index) + NEXT] = this.words[bucket]!;
     this.words[bucket] = index;
     return index;
@@ -349,6 +347,19 @@ export class InodeTable extends InodeRecords {
     words[at + MAPPABLE] = 0;
     words[at + WRITERS] = 0;
     words[this.header + EVICTED]!++; // until #attach
+    this.tags?.clear(index);
+  }
+
+  /** An O_PATH descriptor of the file that some daemon has shown as `nodeid`, or -errno. */
+  openShown(nodeid: number): number {
+    const { tags } = this;
+    if (tags === undefined || !isLasting(nodeid)) return -ESTALE;
+    const flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+    const fd = open_by_handle_at(this.#devices.mountFd(0), hostHandle(nodeid), flags);
+    if (fd < 0) return fd;
+    if (takeHandle(fd, this.handle) && tags.make(this.handle) === tagOf(nodeid)) return fd;
+    close(fd);
+    return -ESTALE;
   }
 
   /**
@@ -416,7 +427,7 @@ export class InodeTable extends InodeRecords {
 
   /** Ends an inode that nobody looks up or retains. */
   #drop(index: number): void {
-    this.#unhash(index);
+    this.unhash(index);
     this.words[this.table.at(index) + STATE]! &= S_IFMT;
     if (this.table.close(index)) this.#bury(index);
   }
@@ -515,52 +526,7 @@ export class InodeTable extends InodeRecords {
     return known;
   }
 
-  // --- Chains of inodes with the same hash; under the lock ---
-
-  /**
-   * The index in `words` of the bucket's first link. Files that were made together have numbers
-   * close together: they share a page of buckets, since the first touch of each page is dear.
-   */
-  #bucket(low: number, high: number, device: number): number {
-    const within = low & ((1 << BLOCK_BITS) - 1);
-    const block = (low >>> BLOCK_BITS) ^ Math.imul(high, 0x9e3779b1);
-    let hash = Math.imul(block, 0x85ebca6b) ^ Math.imul(device, 0xc2b2ae35);
-    hash ^= hash >>> 15;
-    return this.#buckets + ((hash ^ within) & (INODE_BUCKETS - 1));
-  }
-
-  /** Of the file whose struct stat is `from`. */
-  #bucketOf({ i32: from }: Memory, device: number): number {
-    return this.#bucket(from[stat.st_ino >> 2]!, from[(stat.st_ino >> 2) + 1]!, device);
-  }
-
-  /** The inode with the number in `from`, 0 if there is none. */
-  #find(from: Memory, device: number): number {
-    const words = this.words;
-    const low = from.i32[stat.st_ino >> 2]!;
-    const high = from.i32[(stat.st_ino >> 2) + 1]!;
-    let index = words[this.#bucket(low, high, device)]!;
-    while (index !== 0) {
-      const at = this.table.at(index);
-      if (
-        words[at + INO_LOW] === low &&
-        words[at + INO_HIGH] === high &&
-        words[at + DEVICE] === device
-      )
-        return index;
-      index = words[at + NEXT]!;
-    }
-    return 0;
-  }
-
-  #unhash(index: number): void {
-    const words = this.words;
-    const at = this.table.at(index);
-    const bucket = this.#bucket(words[at + INO_LOW]!, words[at + INO_HIGH]!, words[at + DEVICE]!);
-    let link = bucket;
-    while (words[link] !== 0 && words[link] !== index) link = this.table.at(words[link]!) + NEXT;
-    if (words[link] === index) words[link] = words[at + NEXT]!;
-  }
+  // --- Which inode a file is ---
 
   /**
    * Takes the lock, and finds the inode of the file whose struct stat `from` was asked for after
@@ -571,7 +537,7 @@ export class InodeTable extends InodeRecords {
     const device = this.#devices.known(from);
     this.lock.acquire();
     if (device < 0) return -1;
-    const index = this.#find(from, device);
+    const index = this.find(from, device);
     if (index === 0) return 0;
     const since = this.words[this.table.at(index) + SINCE]!;
     const isSame = this.hasFd(index) ? ((moment - since) | 0) >= 0 : this.isUnchanged(index, from);
@@ -586,14 +552,15 @@ export class InodeTable extends InodeRecords {
    */
   #findSame(fd: number, from: Memory, device: number): number {
     this.lock.acquire();
-    let index = this.#find(from, device);
+    let index = this.find(from, device);
     if (index === 0 || this.hasFd(index) || this.isUnchanged(index, from)) return index;
     this.lock.release();
     const hasHandle = takeHandle(fd, this.handle);
     this.lock.acquire();
-    index = this.#find(from, device);
+    index = this.find(from, device);
     if (index === 0 || this.hasFd(index) || (hasHandle && this.isOfHandle(index))) return index;
-    this.#unhash(index);
+    // By its tag it can still be told from the other one.
+    if (this.shown(index) === index) this.unhash(index);
     return 0;
   }
 

@@ -80,13 +80,7 @@ export abstract class PassthroughNames extends PassthroughBase {
    */
   #enterDots(nodeid: number, fd: number, length: number, entry: EntryOut): number {
     if (length === 1 || nodeid === FUSE_ROOT_ID) {
-      const again = this.reopen(fd, O_PATH);
-      if (again < 0) return again;
-      // A file handle does not bring back what was removed, even if somebody has it open still.
-      fstat(again, this.stat.address);
-      if (this.stat.view.getUint32(stat.st_nlink, true) > 0) return this.enterFd(again, entry);
-      close(again);
-      return -ESTALE;
+      return this.#enterAgain(this.reopen(fd, O_PATH), entry);
     }
     const parent = this.openAt(fd, DOT_DOT.address, O_PATH | O_DIRECTORY, 0);
     if (parent < 0) return parent;
@@ -95,6 +89,19 @@ export abstract class PassthroughNames extends PassthroughBase {
       return -ESTALE;
     }
     return this.enterFd(parent, entry);
+  }
+
+  /** By a file handle, which does not bring back what was removed, even if somebody has it open. */
+  #enterAgain(fd: number, entry: EntryOut): number {
+    if (fd < 0) return fd;
+    fstat(fd, this.stat.address);
+    if (this.stat.view.getUint32(stat.st_nlink, true) > 0) return this.enterFd(fd, entry);
+    close(fd);
+    return -ESTALE;
+  }
+
+  override revive(_context: Context, nodeid: number, entry: EntryOut): number {
+    return this.#enterAgain(this.inodes.openShown(nodeid), entry);
   }
 
   /** Whether the way up from directory `fd` comes past the root. */

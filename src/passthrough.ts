@@ -26,6 +26,7 @@ import {
 } from "./passthrough-base.ts";
 import { ConfigError, type PassthroughConfig } from "./passthrough-config.ts";
 import { PassthroughDirectories } from "./passthrough-directories.ts";
+import type { InodeTable } from "./passthrough-inodes.ts";
 import { LockWaiters } from "./passthrough-locks.ts";
 import { ProcFds } from "./passthrough-proc.ts";
 import { openSource, type AccessTimes } from "./passthrough-source.ts";
@@ -147,10 +148,11 @@ export function sharePassthrough(
   const root = openSource(config.source, times);
   const layout = new SharedLayout();
   const descriptors = descriptorLimit();
-  const areas = passthroughAreas(layout, descriptors);
+  const areas = passthroughAreas(layout, descriptors, config.handleKey !== null);
   const share = { config, areas, descriptors, procFd: ProcFds.openDirectory() };
   const memory = createShared(layout);
-  const result = openInodes(memory, share, new ProcFds(share.procFd)).addRoot(root);
+  const inodes = openInodes(memory, share, new ProcFds(share.procFd));
+  const result = inodes.addRoot(root);
   if (result < 0)
     throw new ConfigError(
       `cannot use the source directory ${config.source}: ${errnoMessage(result)}` +
@@ -158,7 +160,23 @@ export function sharePassthrough(
           ? "; its file system has no file handles, or opening them is not allowed (CAP_DAC_READ_SEARCH)"
           : ""),
     );
+  if (config.handleKey !== null) checkLastingHandles(config.source, root, inodes);
   return { memory, share };
+}
+
+/** Throws ConfigError where file handles can't outlive the daemon. */
+function checkLastingHandles(source: string, root: number, inodes: InodeTable): void {
+  const type = fstatfs(root, figures.address) < 0 ? 0 : readU64(figures.view, statfs.f_type);
+  if (type !== EXT4_SUPER_MAGIC)
+    throw new ConfigError(
+      `file handles of ${source} can't outlive the daemon: they have to open files by their ` +
+        "number, as those of ext4 do; leave handle-key out",
+    );
+  if (!inodes.hasFileHandles)
+    throw new ConfigError(
+      `file handles of ${source} can't outlive the daemon: ` +
+        "opening them is not allowed (CAP_DAC_READ_SEARCH); leave handle-key out",
+    );
 }
 
 /** How many descriptors the process may have open. */

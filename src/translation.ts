@@ -9,6 +9,14 @@ import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import type { IdMap } from "./id-map.ts";
 import { MOUNTED_NODEID_MAX } from "./limits.ts";
 
+/** Nodeids that are shown in place of a file system's own, such as a later daemon knows. */
+export interface ShownNodes {
+  /** What the kernel is to call a node. */
+  shown(node: number): number;
+  /** The node that the kernel calls so; 0 if the file system does not know it now. */
+  known(nodeid: number): number;
+}
+
 export class Translation {
   /** Added to every nodeid but the root's. */
   nodeBase = 0;
@@ -21,6 +29,8 @@ export class Translation {
   rootGeneration = 0;
   /** Added by XOR to the upper 32 bits of inode numbers. */
   inoMask = 0;
+  /** In place of `nodeBase`, for all but the root. */
+  nodes: ShownNodes | undefined;
   /** From internal ids to external ones; undefined for ids that stay as they are. */
   ids: IdMap | undefined;
 
@@ -30,6 +40,7 @@ export class Translation {
    */
   node(nodeid: number): number {
     if (nodeid === FUSE_ROOT_ID) return this.rootNode;
+    if (this.nodes !== undefined && nodeid !== 0) return this.nodes.shown(nodeid);
     if (nodeid >= MOUNTED_NODEID_MAX && this.nodeBase !== 0) tooLarge(nodeid);
     return nodeid === 0 ? 0 : this.nodeBase + nodeid;
   }
@@ -40,6 +51,7 @@ export class Translation {
     this.rootNode = other.rootNode;
     this.rootGeneration = other.rootGeneration;
     this.inoMask = other.inoMask;
+    this.nodes = other.nodes;
     this.ids = other.ids;
   }
 }

@@ -86,9 +86,11 @@ export function backendConfig(
   source: string,
   values: OptionValues,
   connection: ConnectionConfig,
+  handleKey: string | null = null,
 ): PassthroughConfig {
   return passthroughConfig({
     source,
+    handleKey,
     cache: values.choice("cache", CACHE_POLICIES),
     attrTimeout: values.seconds("attr-timeout"),
     entryTimeout: values.seconds("entry-timeout"),

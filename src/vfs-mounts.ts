@@ -139,6 +139,7 @@ function serve(mount: VfsMount, fs: FileSystem, isOnly = false): Served {
       mount.node === FUSE_ROOT_ID ? FUSE_ROOT_ID : translation.nodeBase + FUSE_ROOT_ID;
     translation.inoMask = mount.place << 24;
   }
+  if (isOnly) translation.nodes = fs.shownNodes;
   return { mount, fs, translation, ids: map, hasBelow: false };
 }
 
@@ -356,6 +357,11 @@ export abstract class VfsMounts extends FileSystem implements Covers {
     this.node = nodeid >>> 0;
     if (nodeid < MOUNTED_NODEID_MAX)
       return nodeid === FUSE_ROOT_ID || this.options.fixed === true ? this.#root : this.tree;
+    const { nodes } = this.#root.translation;
+    if (nodes !== undefined) {
+      this.node = nodes.known(nodeid);
+      return this.#root;
+    }
     const id = Math.floor(nodeid / MOUNTED_NODEID_MAX);
     const served = this.#slots[id % MOUNT_SLOTS]!;
     return served.mount.id === id ? served : gone;

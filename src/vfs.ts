@@ -71,6 +71,8 @@ export class Vfs extends VfsMounts {
       const found = this.#lookupFromRoot(served, context, name, entry);
       if (found <= 0) return found;
     }
+    if (node === 0 && name.isDots && name.length === 1)
+      return served.fs.revive(context, parent, entry);
     return served.fs.lookup(context, node, name, entry);
   }
 

@@ -36,15 +36,18 @@ export class Fixture implements Disposable {
   constructor(ringSize: number, options: Partial<InodeOptions> = {}) {
     this.directory = mkdtempSync("/tmp/fuse-backend-inodes-");
     const layout = new SharedLayout();
-    const areas = InodeTable.areas(layout, ringSize);
+    const all: InodeOptions = {
+      fileHandles: "auto",
+      mntid: false,
+      useHostIno: false,
+      dropsForgotten: false,
+      handleKey: null,
+      ...options,
+    };
+    const areas = InodeTable.areas(layout, ringSize, all.handleKey !== null);
     const memory = createShared(layout);
     this.#release = () => munmap(memory.address, memory.size);
-    this.inodes = new InodeTable(
-      memory,
-      areas,
-      { fileHandles: "auto", mntid: false, useHostIno: false, dropsForgotten: false, ...options },
-      proc,
-    );
+    this.inodes = new InodeTable(memory, areas, all, proc);
     expect(this.inodes.addRoot(openPath(this.directory))).toBe(0);
   }
 

@@ -175,8 +175,8 @@ export class Disk implements AsyncDisposable {
     this.#image = image;
   }
 
-  /** A new ext4 of `size`, as truncate(1) has it. */
-  static async start(size = "512M"): Promise<Disk> {
+  /** A new ext4 of `size`, as truncate(1) has it, with these features of mkfs.ext4(8). */
+  static async start(size = "512M", features = "^has_journal"): Promise<Disk> {
     const base = mkdtempSync("/tmp/fuse-backend-overlay-");
     chmodSync(base, 0o755); // Other users pass through.
     // In memory, where there is room: a sync must not wait for a disk.
@@ -186,7 +186,7 @@ export class Disk implements AsyncDisposable {
     try {
       await shell(
         `truncate -s ${size} ${disk.#image}
-        mkfs.ext4 -q -m 0 -O ^has_journal ${disk.#image}
+        mkfs.ext4 -q -m 0 -O ${features} ${disk.#image}
         mount -o loop ${disk.#image} ${disk.path}
         rmdir ${disk.path}/lost+found`,
       );

@@ -26,6 +26,7 @@ export const DEFAULTS: PassthroughConfig = {
   noReaddir: false,
   killprivV2: true,
   inodeFileHandles: "auto",
+  handleKey: null,
   sealSize: false,
   mntid: false,
   useHostIno: false,

@@ -31,7 +31,8 @@ export function hex(...parts: string[]): Uint8Array {
   return Uint8Array.from(bytes);
 }
 
-export type Method = Exclude<keyof FileSystem, "init" | "connected">;
+export type Method = Exclude<keyof FileSystem, "init" | "connected" | "shownNodes">;
+const OWN: readonly (string | symbol)[] = ["init", "connected", "shownNodes"];
 /** What a fake file system does when it is called. */
 export type Answers = { readonly [M in Method]?: FileSystem[M] };
 
@@ -40,7 +41,7 @@ export function fakeFileSystem(onCall: (method: Method, args: unknown[]) => numb
   class Fake extends FileSystem {}
   return new Proxy(new Fake(), {
     get: (target, key) =>
-      key === "init" || key === "connected" || typeof key === "symbol"
+      OWN.includes(key) || typeof key === "symbol"
         ? Reflect.get(target, key)
         : (...args: unknown[]) => onCall(key as Method, args),
   });

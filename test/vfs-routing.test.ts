@@ -18,10 +18,11 @@ import {
 import type { FileSystem } from "../src/filesystem.ts";
 import { table } from "../src/operations.ts";
 import { readU64, writeU64 } from "../src/request.ts";
+import type { ShownNodes } from "../src/translation.ts";
 import { Vfs } from "../src/vfs.ts";
 import { CASES, type Case } from "./server-cases.ts";
 import { fakeFileSystem, hex, outHeader, recorded, type Answers } from "./support-server.ts";
-import { APART, ROOT, VfsHarness } from "./support-vfs.ts";
+import { APART, ROOT, TinyFs, VfsHarness } from "./support-vfs.ts";
 
 const HEADER = abi.fuse_in_header.sizeof;
 const OUT = abi.fuse_out_header.sizeof;
@@ -374,4 +375,50 @@ test("the root of a mount is node 1 to its file system, whatever it is to the ke
   harness.getattr(id * APART + ROOT);
   expect(top.calls).toEqual([["getattr", 1, -1]]);
   expect(below.calls).toEqual([["getattr", 1, -1]]);
+});
+
+describe("nodes that are shown by other numbers", () => {
+  const SHIFT = 2 ** 8;
+  const apart = {
+    shown: (node: number): number => SHIFT * APART + node,
+    known: (nodeid: number): number => (nodeid >= SHIFT * APART ? nodeid - SHIFT * APART : 0),
+  };
+
+  function served(request: Uint8Array, row: Case, shownNodes?: ShownNodes): unknown[][] {
+    const { fs, calls } = recording(row.answers);
+    fs.shownNodes = shownNodes;
+    const vfs = new Vfs({ fixed: true });
+    vfs.mount(fs, "/");
+    new VfsHarness(vfs, row.flags).serve(request);
+    return calls;
+  }
+
+  test.each(rows)("%s: is asked of its own", (_name, row) => {
+    const calls = served(sentTo(row, SHIFT), row, apart);
+    expect(calls).toEqual(served(hex(row.request), row));
+  });
+
+  test("LOOKUP answers with the number that is shown", () => {
+    const fs = new TinyFs();
+    const file = fs.add("file");
+    fs.shownNodes = apart;
+    const harness = new VfsHarness(new Vfs({ fixed: true }));
+    harness.vfs.mount(fs, "/");
+    const { nodeid } = harness.lookup(ROOT, "file").entry;
+    expect(nodeid).toBe(apart.shown(file));
+    expect(harness.getattr(nodeid).error).toBe(0);
+  });
+
+  test("LOOKUP of `.` in one that is not known has it revived, and of nothing else", () => {
+    const { fs, calls } = recording();
+    fs.shownNodes = { ...apart, known: () => 0 };
+    const harness = new VfsHarness(new Vfs({ fixed: true }));
+    harness.vfs.mount(fs, "/");
+    for (const name of [".", "..", "x"]) harness.lookup(5 * APART, name);
+    expect(calls.map(([method, nodeid]) => [method, nodeid])).toEqual([
+      ["revive", 5 * APART],
+      ["lookup", 0],
+      ["lookup", 0],
+    ]);
+  });
 });
