@@ -23,7 +23,10 @@ export interface Crew {
   readonly cpus: readonly number[];
 }
 
-/** Plans `workers` workers, and one more for /dev/fuse where there are rings. */
+/**
+ * Plans `workers` workers, and one more for /dev/fuse where there are rings. The first numbers are
+ * of those without whom nobody is answered, since they start first.
+ */
 export function planCrews(connection: Connection, workers: number): Crew[] {
   if (!(connection.flags2 & FUSE_OVER_IO_URING))
     return [{ workers: range(0, workers), queues: [], cpus: [] }];
@@ -39,8 +42,8 @@ export function planCrews(connection: Connection, workers: number): Crew[] {
     if (place >= 0) cpus[ring]!.push(cpu);
   }
   return [
-    { workers: [0], queues: [], cpus: [] },
-    ...queues.map((own, ring) => ({ workers: [ring + 1], queues: own, cpus: cpus[ring]! })),
+    { workers: [rings], queues: [], cpus: [] },
+    ...queues.map((own, ring) => ({ workers: [ring], queues: own, cpus: cpus[ring]! })),
   ];
 }
 

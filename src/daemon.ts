@@ -44,6 +44,7 @@ import {
 import { VfsShare } from "./vfs-share.ts";
 import {
   WorkerThread,
+  type ServeOrder,
   type ServeTask,
   type WorkerMessage,
   type WorkerTask,
@@ -81,6 +82,13 @@ type Ending =
   | { readonly how: "unmounted" }
   | { readonly how: "signal"; readonly signal: string }
   | { readonly how: "failed"; readonly reason: string };
+
+/** A worker that gets ready to serve. */
+interface PreparedWorker {
+  readonly thread: WorkerThread;
+  /** Resolves when it serves, or has failed. */
+  readonly ready: Promise<void>;
+}
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
@@ -221,6 +229,13 @@ class Daemon {
       locksChanged: () => {},
       relieve: () => false,
     });
+    const { address, size } = memory;
+    const task = { memory: { address, size }, areas, fixed: !dynamic };
+    const locksChanged = (): void => mounts.locksChanged();
+    const prepare = (worker: number): PreparedWorker =>
+      this.#prepareWorker({ ...task, worker }, locksChanged);
+    // Those that have started already get ready meanwhile.
+    const prepared = this.#earlyWorkers.map((_, worker) => worker).map(prepare);
     const device = inNamespace ? await this.#mountInNamespace(sources) : this.#mount();
     try {
       const { debug, requestTimeout } = this.#options;
@@ -234,10 +249,11 @@ class Daemon {
         this.#ended = resolve;
         if (this.#ending !== undefined) resolve(this.#ending);
       });
-      const { address, size } = memory;
-      const task = { device, connection, memory: { address, size }, areas, fixed: !dynamic };
-      const start = (worker: number, { queues, cpus }: Crew): Promise<void> =>
-        this.#startWorker({ ...task, worker, queues, cpus }, () => mounts.locksChanged());
+      const start = async (worker: number, { queues, cpus }: Crew): Promise<void> => {
+        const own = worker === 0 ? device : cloneDevice(device);
+        const order = { device: own, connection, queues, cpus };
+        await this.#startWorker(prepared[worker] ?? prepare(worker), order);
+      };
       const crews = planCrews(connection, this.#options.workers);
       // To answer, one worker of each crew is enough, and with rings none need read /dev/fuse. The
       // others wait, since they would keep those from starting.
@@ -284,32 +300,32 @@ class Daemon {
     return device;
   }
 
-  /**
-   * Starts a worker on a clone of `device`; number 0 on the descriptor itself. Resolves when it
-   * serves.
-   */
-  async #startWorker(
+  #prepareWorker(
     task: Omit<ServeTask, "role" | "logLevel" | "logFormat" | "debug">,
     locksChanged: () => void,
-  ): Promise<void> {
+  ): PreparedWorker {
     const { logLevel, logFormat, debug } = this.#options;
-    const device = task.worker === 0 ? task.device : cloneDevice(task.device);
     const thread = this.#earlyWorkers.shift() ?? new WorkerThread();
+    const { promise: ready, resolve } = Promise.withResolvers<void>();
+    thread.run({ ...task, role: "serve", logLevel, logFormat, debug }, (message) => {
+      if (message.type === "ready") resolve();
+      else if (message.type === "locks") locksChanged();
+      else if (message.type === "once") log.once(message.level, message.message);
+      else if (message.type === "ended" && --this.#serving === 0) this.end({ how: "unmounted" });
+      else if (message.type === "failed") {
+        resolve();
+        this.end({ how: "failed", reason: reasonOf(message) });
+      }
+    });
+    return { thread, ready };
+  }
+
+  /** Resolves when it serves. */
+  #startWorker({ thread, ready }: PreparedWorker, order: ServeOrder): Promise<void> {
     this.#serving++;
     this.#started++;
-    await new Promise<void>((resolve) => {
-      const serveTask = { ...task, role: "serve", device, logLevel, logFormat, debug } as const;
-      thread.run(serveTask, (message) => {
-        if (message.type === "ready") resolve();
-        else if (message.type === "locks") locksChanged();
-        else if (message.type === "once") log.once(message.level, message.message);
-        else if (message.type === "ended" && --this.#serving === 0) this.end({ how: "unmounted" });
-        else if (message.type === "failed") {
-          resolve();
-          this.end({ how: "failed", reason: reasonOf(message) });
-        }
-      });
-    });
+    thread.serve(order);
+    return ready;
   }
 
   /**

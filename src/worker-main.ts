@@ -1,11 +1,13 @@
 // What the thread of a worker runs. The executable has it beside main.ts.
 
-import type { WorkerTask } from "./worker-thread.ts";
+import type { ServeOrder, WorkerTask } from "./worker-thread.ts";
 
 // Listened for at once: what comes while nobody listens is lost.
-const told = new Promise<MessageEvent<WorkerTask>>((resolve) =>
-  addEventListener("message", resolve, { once: true }),
-);
+const told = Promise.withResolvers<WorkerTask>();
+const ordered = Promise.withResolvers<ServeOrder>();
+addEventListener("message", ({ data }: MessageEvent<WorkerTask | ServeOrder>) => {
+  if ("role" in data) told.resolve(data);
+  else ordered.resolve(data);
+});
 const { runTask } = await import("./worker.ts");
-const { data } = await told;
-await runTask(data);
+await runTask(await told.promise, ordered.promise);

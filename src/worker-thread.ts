@@ -9,16 +9,11 @@ import type { Place } from "./mount-point.ts";
 /** What a worker is told. */
 export type WorkerTask = ServeTask | MountTask | UnmountTask;
 
+/** To get ready to serve; it begins when it is told what, by a ServeOrder. */
 export interface ServeTask {
   readonly role: "serve";
   /** Its number, from 0 on. */
   readonly worker: number;
-  readonly device: number;
-  /** The CPUs whose queues it serves by io_uring; none to serve `device`. */
-  readonly queues: readonly number[];
-  /** The CPUs that it runs on; none for all. */
-  readonly cpus: readonly number[];
-  readonly connection: Connection;
   /** The memory that all threads share, and where in it their activity and the mounts are. */
   readonly memory: { readonly address: number; readonly size: number };
   readonly areas: DaemonAreas;
@@ -27,6 +22,15 @@ export interface ServeTask {
   readonly logLevel: Level;
   readonly logFormat: Format;
   readonly debug: boolean;
+}
+
+export interface ServeOrder {
+  readonly device: number;
+  /** The CPUs whose queues it serves by io_uring; none to serve `device`. */
+  readonly queues: readonly number[];
+  /** The CPUs that it runs on; none for all. */
+  readonly cpus: readonly number[];
+  readonly connection: Connection;
 }
 
 /** Where in shared memory the threads of the daemon meet. */
@@ -84,5 +88,10 @@ export class WorkerThread {
     this.#hear = hear;
     this.#worker.addEventListener("message", ({ data }: MessageEvent<WorkerMessage>) => hear(data));
     this.#worker.postMessage(task);
+  }
+
+  /** What to serve, for one that was told to get ready. */
+  serve(order: ServeOrder): void {
+    this.#worker.postMessage(order);
   }
 }

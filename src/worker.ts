@@ -11,14 +11,14 @@ import { Channel, GONE } from "./session.ts";
 import { Readers } from "./session-readers.ts";
 import { UringChannel } from "./session-uring.ts";
 import { VfsShare } from "./vfs-share.ts";
-import type { ServeTask, WorkerMessage, WorkerTask } from "./worker-thread.ts";
+import type { ServeOrder, ServeTask, WorkerMessage, WorkerTask } from "./worker-thread.ts";
 import { WorkerVfs } from "./worker-vfs.ts";
 
-/** Does what the worker was told. */
-export async function runTask(task: WorkerTask): Promise<void> {
+/** Does what the worker was told; `order` tells what to serve, if it is to serve. */
+export async function runTask(task: WorkerTask, order: Promise<ServeOrder>): Promise<void> {
   const say = (message: WorkerMessage): void => postMessage(message);
   try {
-    if (task.role === "serve") await serveTask(task, say);
+    if (task.role === "serve") await serveTask(task, order, say);
     else if (task.role === "mount")
       say({ type: "mounted", mounted: mountInNamespace(task.options, task.sources, task.device) });
     else say({ type: "unmounted", result: unmountPlace(task.place, task.how, task.fusermount) });
@@ -32,7 +32,11 @@ function reasonFor(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void): Promise<void> {
+async function serveTask(
+  task: ServeTask,
+  order: Promise<ServeOrder>,
+  say: (message: WorkerMessage) => void,
+): Promise<void> {
   log.configure({
     level: task.debug ? "debug" : task.logLevel,
     format: task.logFormat,
@@ -47,7 +51,8 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
   // What is looked at meanwhile must not be unmapped, as during a request.
   activity.begin();
   const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
-  const { device, connection, queues, cpus } = task;
+  activity.end();
+  const { device, connection, queues, cpus } = await order;
   const hasRings = (connection.flags2 & FUSE_OVER_IO_URING) !== 0;
   const readers = hasRings ? undefined : new Readers(memory, task.areas.readers, activity, device);
   const options = { tracer, activity, readers };
@@ -55,7 +60,6 @@ async function serveTask(task: ServeTask, say: (message: WorkerMessage) => void)
     queues.length > 0
       ? new UringChannel(device, vfs, connection, { queues, cpus }, options)
       : new Channel(device, vfs, connection, options);
-  activity.end();
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
   readers?.close();

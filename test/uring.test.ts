@@ -88,9 +88,9 @@ describe("the plan of workers", () => {
 
   test.each([1, 2, 64])("has each CPU's queue served once by %d workers with rings", (workers) => {
     const [device, ...rings] = planCrews({ ...CONNECTION, flags2: FUSE_OVER_IO_URING }, workers);
-    expect(device).toEqual({ workers: [0], queues: [], cpus: [] });
+    expect(device).toEqual({ workers: [rings.length], queues: [], cpus: [] });
     expect(rings.length).toBeLessThanOrEqual(workers);
-    expect(rings.map((crew) => crew.workers)).toEqual(rings.map((_, index) => [index + 1]));
+    expect(rings.map((crew) => crew.workers)).toEqual(rings.map((_, index) => [index]));
     const queues = rings.flatMap((crew) => crew.queues).toSorted((a, b) => a - b);
     expect(queues.length).toBeGreaterThan(0);
     expect(queues).toEqual(queues.map((_, index) => index));
