@@ -21,6 +21,7 @@ export function goesToBackground(
   return isCommand(args) && args.includes("--background");
 }
 
+/** How many workers this process will need, that is, whose mount can't answer before. */
 export function workersToStart(
   args: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,

@@ -300,6 +300,7 @@ class Daemon {
     return device;
   }
 
+  /** Takes a thread that has started, or starts one. */
   #prepareWorker(
     task: Omit<ServeTask, "role" | "logLevel" | "logFormat" | "debug">,
     locksChanged: () => void,

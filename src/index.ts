@@ -50,4 +50,5 @@ export {
   type Tracer,
 } from "./server.ts";
 export { Channel, cloneDevice, handshake, makeBuffers } from "./session.ts";
+export type { ShownNodes } from "./translation.ts";
 export { Vfs, VfsError, type VfsOptions } from "./vfs.ts";
