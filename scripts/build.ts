@@ -1,21 +1,22 @@
 // Builds dist/fuse-backend, one executable with the runtime in it, and runs it: a build can go
 // wrong without the bundler saying so.
 
-import { mkdirSync, renameSync, rmSync } from "node:fs";
-import { resolve } from "node:path";
+import { mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { version } from "../package.json";
 
 const root = resolve(import.meta.dir, "..");
 const executable = resolve(root, process.argv[2] ?? "dist/fuse-backend");
-/** What it begins with, and what it loads from itself later. */
-const FILES = ["main", "program", "worker-main"];
-// It gets its name when it has shown that it runs; until then the last one stays in place.
-const unproven = `${executable}.new`;
+mkdirSync(dirname(executable), { recursive: true });
+// It gets its place when it has shown that it runs; until then the last one stays there. The source
+// maps that are written beside it are in it as well.
+const workplace = mkdtempSync(`${executable}.build-`);
+const unproven = resolve(workplace, "fuse-backend");
 
 async function build(): Promise<void> {
-  mkdirSync(resolve(executable, ".."), { recursive: true });
   const result = await Bun.build({
-    entrypoints: FILES.map((file) => resolve(root, "src", `${file}.ts`)),
+    entrypoints: ["main.ts", "worker-main.ts"].map((file) => resolve(root, "src", file)),
+    splitting: true, // Each thread loads what it needs, when it needs it.
     compile: {
       outfile: unproven,
       // A daemon must not run or read what lies in the directory that it is started in.
@@ -31,9 +32,6 @@ async function build(): Promise<void> {
     sourcemap: "inline",
   });
   for (const message of result.logs) console.error(String(message));
-  // The executable has them inside.
-  for (const file of FILES) rmSync(resolve(executable, "..", `${file}.js.map`), { force: true });
-  rmSync(`${unproven}.map`, { force: true });
 }
 
 function expectRun(args: string[], exitCode: number, output: RegExp): void {
@@ -64,6 +62,7 @@ try {
 } catch (error) {
   console.error(`the build failed: ${error instanceof Error ? error.message : error}`);
   if (error instanceof AggregateError) for (const each of error.errors) console.error(String(each));
-  rmSync(unproven, { force: true });
-  process.exit(1);
+  process.exitCode = 1;
+} finally {
+  rmSync(workplace, { recursive: true, force: true });
 }

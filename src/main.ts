@@ -1,5 +1,5 @@
 // Where the executable begins: what takes long is started first, and the program is loaded while it
-// starts. The program is a file of its own in the executable, or it would be loaded before.
+// starts.
 
 import { startInBackground } from "./cli-background.ts";
 import { goesToBackground, workersToStart } from "./cli-forecast.ts";
@@ -11,6 +11,5 @@ if (goesToBackground(process.argv0, args, process.env)) {
   if (code !== undefined) process.exit(code);
 }
 const workers = Array.from({ length: workersToStart(args, process.env) }, () => new WorkerThread());
-const program = new URL("./program.ts", import.meta.url).href;
-const { run } = (await import(program)) as typeof import("./program.ts");
+const { run } = await import("./program.ts");
 process.exit(await run(args, workers));

@@ -1,4 +1,4 @@
-// What the thread of a worker runs. The executable has it beside main.ts.
+// What the thread of a worker runs.
 
 import type { ServeOrder, WorkerTask } from "./worker-thread.ts";
 

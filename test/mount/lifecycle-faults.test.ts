@@ -17,9 +17,10 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
     base = await mkdtemp("/tmp/fuse-backend-test-");
     await chmod(base, 0o755);
     await Bun.build({
-      entrypoints: ["main", "program", "worker-main"].map((file) =>
-        resolve(import.meta.dir, "faulty", `${file}.ts`),
+      entrypoints: ["main.ts", "worker-main.ts"].map((file) =>
+        resolve(import.meta.dir, "faulty", file),
       ),
+      splitting: true,
       compile: { outfile: `${base}/faulty`, autoloadBunfig: false, autoloadDotenv: false },
     });
   });

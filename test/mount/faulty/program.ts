@@ -1,3 +1,0 @@
-// Its program, which has no faults.
-
-export { run } from "../../../src/program.ts";
