@@ -3,9 +3,9 @@
 // will need before its mount answers: threads take longer to start than everything else. A wrong
 // forecast costs time, and at most the memory of a thread that waits.
 
-import { readFileSync } from "node:fs";
 import { READY_FD } from "./cli-background.ts";
 import { COMMAND_NAMES, overlayLinkName } from "./cli-names.ts";
+import { offersRings } from "./uring-offer.ts";
 
 /** With these nothing is served. */
 const ASKS = ["--help", "-h", "--version", "-V"];
@@ -25,23 +25,15 @@ export function goesToBackground(
 export function workersToStart(
   args: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,
-  hasRings: () => boolean = kernelHasRings,
+  hasRings: () => boolean | undefined = offersRings,
 ): number {
   const isDaemon = environment[READY_FD] !== undefined;
   if (!isDaemon && (!isCommand(args) || args.some((word) => ASKS.includes(word)))) return 0;
   // With io_uring there are always two at least: for a ring, and for /dev/fuse or another ring.
   const isGiven = args.some((word) => word.startsWith("--io-uring"));
-  return !isGiven && hasRings() ? 2 : 1;
+  return !isGiven && hasRings() === true ? 2 : 1;
 }
 
 function isCommand(args: readonly string[]): boolean {
   return COMMAND_NAMES.some((name) => name === args[0]);
-}
-
-function kernelHasRings(): boolean {
-  try {
-    return readFileSync("/sys/module/fuse/parameters/enable_uring", "latin1").startsWith("Y");
-  } catch {
-    return false; // an older kernel
-  }
 }

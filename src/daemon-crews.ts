@@ -9,6 +9,7 @@ import type { Connection } from "./filesystem.ts";
 import { CPUS_MAX, RING_QUEUES_MAX, WORKERS_MAX } from "./limits.ts";
 import { readProc, statusField } from "./mount-info.ts";
 import { tryRing } from "./uring.ts";
+import { NOT_OFFERED, offersRings } from "./uring-offer.ts";
 
 /** Whether requests come by io_uring; "auto": if the kernel offers it. */
 export type IoUring = "auto" | "on" | "off";
@@ -49,6 +50,7 @@ export function planCrews(connection: Connection, workers: number): Crew[] {
 
 /** Why there can be no rings, for a person; undefined if there can. */
 export function whyNoRings(workers: number): string | undefined {
+  if (offersRings() === false) return NOT_OFFERED;
   const result = tryRing();
   if (result < 0)
     return (

@@ -35,6 +35,7 @@ import { cloneDevice, describeConnection, handshake } from "./session.ts";
 import { Readers } from "./session-readers.ts";
 import { runOn } from "./session-uring.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
+import { NOT_OFFERED } from "./uring-offer.ts";
 import {
   sourceName,
   type ConnectionConfig,
@@ -387,10 +388,7 @@ class Daemon {
 
   #checkRings({ flags2 }: Connection): void {
     if (this.#options.ioUring === "on" && !(flags2 & FUSE_OVER_IO_URING))
-      throw new MountError(
-        "--io-uring on: the kernel does not offer it. It takes Linux 6.14, and as root: " +
-          "echo Y > /sys/module/fuse/parameters/enable_uring",
-      );
+      throw new MountError(`--io-uring on: ${NOT_OFFERED}`);
   }
 
   #tellMounted(connection: Connection, { mounted }: DaemonVfs): void {

@@ -42,7 +42,7 @@ const LAYERS: readonly (readonly RegExp[])[] = [
   [/^log$/],
   [/^(activity|vfs-share)$/],
   [/^shared-table$/],
-  [/^(lock|uring)$/],
+  [/^(lock|uring(-offer)?)$/],
   [/^syscall$/],
   [/^limits$/],
   [/^dirents$/],
@@ -58,7 +58,7 @@ const OUTSIDE: Readonly<Record<string, RegExp>> = {
   "consola/core": /^log$/,
   "jsonc-parser": /^vfs-config-file$/,
   "node:fs":
-    /^(main|cli(-.+)?|daemon(-crews)?|mount(ed|-.+)?|metrics|activity|passthrough-credentials)$/,
+    /^(main|cli(-.+)?|daemon(-crews)?|mount(ed|-.+)?|metrics|activity|passthrough-credentials|uring-offer)$/,
   "node:os": /^(main|cli(-.+)?|daemon)$/,
   "node:path": /^(main|cli(-.+)?|daemon|mount(-.+)?)$/,
   "node:util": /^cli(-.+)?$/,
