@@ -236,7 +236,7 @@ class Daemon {
     const prepare = (worker: number): PreparedWorker =>
       this.#prepareWorker({ ...task, worker }, locksChanged);
     // Those that have started already get ready meanwhile.
-    const prepared = this.#earlyWorkers.map((_, worker) => worker).map(prepare);
+    const prepared = [...this.#earlyWorkers.keys()].map(prepare);
     const device = inNamespace ? await this.#mountInNamespace(sources) : this.#mount();
     try {
       const { debug, requestTimeout } = this.#options;

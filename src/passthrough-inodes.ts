@@ -184,8 +184,12 @@ export class InodeTable extends InodeChains {
   /** Under the lock. */
   #openByHandle(nodeid: number, flags: number): number {
     const at = this.table.at(nodeid);
-    const mountFd = this.#devices.mountFd(this.words[at + DEVICE]!);
     const handle = this.memory.address + (at + HANDLE_BYTES) * 4;
+    return this.#openHandle(this.words[at + DEVICE]!, handle, flags);
+  }
+
+  #openHandle(device: number, handle: Address, flags: number): number {
+    const mountFd = this.#devices.mountFd(device);
     let fd = open_by_handle_at(mountFd, handle, flags);
     while ((fd === -EMFILE || fd === -ENFILE) && this.#relieve())
       fd = open_by_handle_at(mountFd, handle, flags);
@@ -354,8 +358,9 @@ export class InodeTable extends InodeChains {
   openShown(nodeid: number): number {
     const { tags } = this;
     if (tags === undefined || !isLasting(nodeid)) return -ESTALE;
-    const flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-    const fd = open_by_handle_at(this.#devices.mountFd(0), hostHandle(nodeid), flags);
+    this.lock.acquire();
+    const fd = this.#openHandle(0, hostHandle(nodeid), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    this.lock.release();
     if (fd < 0) return fd;
     if (takeHandle(fd, this.handle) && tags.make(this.handle) === tagOf(nodeid)) return fd;
     close(fd);

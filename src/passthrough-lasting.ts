@@ -13,13 +13,11 @@
 // The generation that the host gives the inode has no room in there. So it takes a file system that
 // opens files by their number alone, such as ext4; the tag tells whether that is the same file.
 
-import { INODES_MAX } from "./limits.ts";
+import { INODES_MAX, MOUNTED_NODEID_MAX } from "./limits.ts";
 import { smallMemory, type Address, type Memory } from "./memory.ts";
 import { FILEID_INO32_GEN } from "./passthrough-devices.ts";
 import type { SharedLayout } from "./shared-table.ts";
 
-/** Numbers from here on are of this kind; those below are of records. */
-const LASTING_BASE = 2 ** 32;
 const TAG_BITS = 21;
 /** Of FILEID_INO32_GEN: inode number and generation. */
 const HANDLE_SIZE = 8;
@@ -30,22 +28,22 @@ const wanted = smallMemory(8 + HANDLE_SIZE);
 const digest = new Uint8Array(64);
 const digestView = new DataView(digest.buffer);
 
-/** Whether a nodeid is one that a later daemon knows. */
+/** Whether a nodeid is one that a later daemon knows, and not the number of a record. */
 export function isLasting(nodeid: number): boolean {
-  return nodeid >= LASTING_BASE;
+  return nodeid >= MOUNTED_NODEID_MAX;
 }
 
 export function lastingNodeid(tag: number, ino: number): number {
-  return tag * LASTING_BASE + (ino >>> 0);
+  return tag * MOUNTED_NODEID_MAX + (ino >>> 0);
 }
 
 export function tagOf(nodeid: number): number {
-  return Math.floor(nodeid / LASTING_BASE);
+  return Math.floor(nodeid / MOUNTED_NODEID_MAX);
 }
 
 /** A struct file_handle for whatever file the host has by the inode number in `nodeid`. */
 export function hostHandle(nodeid: number): Address {
-  wanted.i32.set([HANDLE_SIZE, FILEID_INO32_GEN, (nodeid % LASTING_BASE) | 0, 0]);
+  wanted.i32.set([HANDLE_SIZE, FILEID_INO32_GEN, (nodeid % MOUNTED_NODEID_MAX) | 0, 0]);
   return wanted.address;
 }
 
