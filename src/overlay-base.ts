@@ -3,15 +3,17 @@
 //
 // The operations are in overlay-probe.ts, overlay-lookup.ts, overlay-work.ts, overlay-index.ts,
 // overlay-copy-up.ts, overlay-protection.ts, overlay-list.ts, overlay-make.ts, overlay-remove.ts,
-// overlay-rename.ts, overlay-attributes.ts, overlay-files.ts and overlay-directories.ts, each a
-// class that extends the one before; overlay.ts is the whole.
+// overlay-rename.ts, overlay-attributes.ts, overlay-files.ts, overlay-directories.ts and
+// overlay-revive.ts, each a class that extends the one before; overlay.ts is the whole.
 
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
 import { FileSystem } from "./filesystem.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
+import { FILE_HANDLE_MAX } from "./limits.ts";
 import { Found } from "./overlay-found.ts";
+import { NodeIdentities } from "./overlay-lasting.ts";
 import { LayerFiles } from "./overlay-layers.ts";
 import type { FilterAreas } from "./overlay-name-filter.ts";
 import { EntryName } from "./overlay-name.ts";
@@ -21,6 +23,7 @@ import { Origins, type HandleLayer } from "./overlay-origin.ts";
 import { OverriddenFiles, Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
 import { OverlayXattrs } from "./overlay-xattrs.ts";
 import type { PassthroughShare, ServingThread } from "./passthrough.ts";
+import { takeHandle } from "./passthrough-devices.ts";
 import type { AttrOut, AttrReply, EntryOut } from "./reply.ts";
 import { fstat } from "./syscall.ts";
 
@@ -50,6 +53,8 @@ export interface OverlayShare {
   readonly isStacked: boolean;
   /** Whether the upper layer keeps the overlay's own attributes. */
   readonly hasXattrs: boolean;
+  /** With `nfsExport`: for nodeids that a later daemon knows, in hexadecimal. Otherwise null. */
+  readonly handleKey: string | null;
   /**
    * With `xattrPermissions`: in which attribute owner and mode of files are, in the upper layer and
    * then in the lower ones. Otherwise undefined.
@@ -59,12 +64,15 @@ export interface OverlayShare {
 
 // Scratch memory of the thread, for all overlays that it serves.
 const statScratch = smallMemory(stat.sizeof);
+const handle = smallMemory(8 + FILE_HANDLE_MAX);
 
 export abstract class OverlayBase extends FileSystem {
   protected readonly config: OverlayConfig;
   protected readonly share: OverlayShare;
   protected readonly files: LayerFiles;
   protected readonly nodes: NodeTable;
+  /** With `nfsExport`. */
+  protected readonly identities: NodeIdentities | undefined;
   protected readonly xattrs: OverlayXattrs;
   protected readonly origins: Origins;
   /** Undefined where owners and modes are in the inodes of all layers. */
@@ -90,9 +98,11 @@ export abstract class OverlayBase extends FileSystem {
         : new OverriddenFiles(memory, share.files, thread, owner, overrides);
     this.files.syncs = this.config.fsync;
     if (overrides !== undefined) this.overrides = new Overrides(this.files.proc, overrides);
-    this.nodes = new NodeTable(memory, share.nodes, share.retains, (slot) =>
-      this.files.forgetSlot(slot),
-    );
+    const { nodes: areas, handleKey } = share;
+    if (handleKey !== null)
+      this.identities = new NodeIdentities(memory, areas.identities, handleKey);
+    const forgetSlot = (slot: number): void => this.files.forgetSlot(slot);
+    this.nodes = new NodeTable(memory, areas, share.retains, forgetSlot, this.identities);
     this.xattrs = new OverlayXattrs(
       this.files.proc,
       share.config.userxattr,
@@ -108,6 +118,20 @@ export abstract class OverlayBase extends FileSystem {
   protected foundIno(slot: number, from: Memory): void {
     this.found.inoLow = from.i32[stat.st_ino >> 2]!;
     this.found.inoHigh = from.i32[(stat.st_ino >> 2) + 1]! ^ this.files.inodes.inoOffset(slot);
+  }
+
+  /** What was found is about to become a node: a later daemon has to know which one. */
+  protected identifyFound(): void {
+    const { identities, found } = this;
+    if (identities === undefined) return;
+    const { inodes } = this.files;
+    const isLower = found.count > 0 && (found.upper === 0 || (found.flags & NODE_INDEXED) !== 0);
+    const slot = isLower ? found.slots[0]! : found.upper;
+    found.identity = slot;
+    const fd = inodes.numberOf(slot) < 0 ? -1 : inodes.acquire(slot);
+    found.isTagged =
+      fd >= 0 && takeHandle(fd, handle) && identities.make(handle, isLower ? "lower" : "upper");
+    if (inodes.numberOf(slot) >= 0) inodes.release(slot);
   }
 
   /** Where the contents of a file are. */
@@ -130,11 +154,19 @@ export abstract class OverlayBase extends FileSystem {
     const result = isThere ? 0 : this.statNode(node);
     if (result < 0) return result;
     entry.nodeid = node;
-    entry.generation = this.nodes.generation(node);
+    entry.generation = this.generationOf(node);
     entry.entryTimeout = this.config.timeout;
     entry.attrTimeout = this.attrTimeout(node);
     this.#show(node, entry.attr);
     return 0;
+  }
+
+  /** What tells a node from others that have had its nodeid. */
+  protected generationOf(node: number): number {
+    const { identities, nodes } = this;
+    return identities !== undefined && identities.tag(node) !== 0
+      ? identities.generation(node)
+      : nodes.generation(node);
   }
 
   /** Fills `out` with the attributes of an acquired node. Returns 0 or -errno. */

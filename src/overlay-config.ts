@@ -62,6 +62,11 @@ export interface OverlayConfig {
   readonly redirectDir: RedirectDir;
   /** Hard links stay hard links when they are copied up. The default is false. */
   readonly index: boolean;
+  /**
+   * File handles of the mount outlive the daemon. The default is false; with it `index` is true and
+   * `metacopy` false.
+   */
+  readonly nfsExport: boolean;
   /** A change of metadata copies no data up. The default is false. */
   readonly metacopy: boolean;
   /** The default is "auto". */
@@ -117,6 +122,7 @@ export function overlayConfig(given: OverlayGiven): OverlayConfig {
   const { upper, work, userxattr = false, noxattrs = false, writeback = false } = given;
   const hasUpper = upper !== undefined;
   const metacopy = given.metacopy ?? false;
+  const nfsExport = given.nfsExport ?? false;
   const xattrPermissions = given.xattrPermissions ?? 0;
   const config: OverlayConfig = {
     lower: given.lower ?? [],
@@ -125,7 +131,8 @@ export function overlayConfig(given: OverlayGiven): OverlayConfig {
     work,
     redirectDir: redirectDir(given),
     // Without an upper layer there is nothing that these would be for.
-    index: hasUpper && (given.index ?? false),
+    index: hasUpper && (given.index ?? nfsExport),
+    nfsExport,
     volatile: hasUpper && (given.volatile ?? false),
     uuid: !hasUpper && given.uuid === "on" ? "null" : (given.uuid ?? "auto"),
     metacopy,
@@ -204,6 +211,23 @@ function contradictions(given: OverlayGiven, config: OverlayConfig): [boolean, s
       config.userxattr && config.metacopy,
       "userxattr and metacopy=on exclude each other: the owners of files could say whose data " +
         "they have; leave one of them out",
+    ],
+    [
+      config.nfsExport && upper === undefined,
+      "nfs_export=on needs an upper layer, whose work directory keeps what handles are known by",
+    ],
+    [
+      config.nfsExport && given.index === false,
+      "nfs_export=on and index=off exclude each other: leave one of them out",
+    ],
+    [
+      config.nfsExport && config.metacopy,
+      "nfs_export=on and metacopy=on exclude each other: leave one of them out",
+    ],
+    [
+      config.nfsExport && (config.userxattr || config.xattrPermissions !== 0),
+      "nfs_export=on needs trusted.overlay attributes, and owners in the inodes: leave userxattr " +
+        "and xattr_permissions out",
     ],
     [
       given.volatile === true && given.fsync === true,
@@ -322,7 +346,7 @@ function pick<Choice extends string>(value: string | undefined, from: readonly C
 }
 
 const onOff =
-  (key: "index" | "metacopy" | "aufsWhiteouts"): Reader =>
+  (key: "index" | "metacopy" | "nfsExport" | "aufsWhiteouts"): Reader =>
   ({ given }, value) =>
     void (given[key] = pick(value, ["on", "off"]) === "on");
 
@@ -384,13 +408,6 @@ const verity: Reader = (_read, value) => {
     throw new ConfigError("is not supported: digests of lower files are not checked; leave it out");
 };
 
-const nfsExport: Reader = (_read, value) => {
-  if (pick(value, ["off", "on"]) === "on")
-    throw new ConfigError(
-      "is not supported: file handles are good as long as the mount knows the file; leave it out",
-    );
-};
-
 /** What is of no concern here; `threaded` is said by the number of workers. */
 const ignore: Reader = () => {};
 
@@ -411,7 +428,7 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["redirect-dir", ({ given }, value) => void (given.redirectDir = pick(value, REDIRECT_DIR))],
   ["index", onOff("index")],
   ["metacopy", onOff("metacopy")],
-  ["nfs-export", nfsExport],
+  ["nfs-export", onOff("nfsExport")],
   ["xino", ({ given }, value) => void (given.xino = pick(value, XINO))],
   ["uuid", ({ given }, value) => void (given.uuid = pick(value, UUID))],
   ["verity", verity],

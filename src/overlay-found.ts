@@ -18,6 +18,9 @@ export class Found {
   inoHigh = 0;
   /** The host inode that it is the only node of, 0 if it is just one of several. */
   key = 0;
+  /** What a later daemon will know it by: one of the host inodes, and whether its tag was made. */
+  identity = 0;
+  isTagged = false;
   /** NODE_*. */
   flags = 0;
   /** With NODE_INDEXED: how many more links it has than the upper inode. */
@@ -30,6 +33,8 @@ export class Found {
     this.inoLow = 0;
     this.inoHigh = 0;
     this.key = 0;
+    this.identity = 0;
+    this.isTagged = false;
     this.flags = 0;
     this.links = 0;
   }

@@ -1,21 +1,41 @@
 // The index: where the copy of a lower file with several names is found by each of them. A copy's
 // name there is made of the lower file's handle; in an attribute the copy says how many more names
 // than links it has, since a name gets its link only when something is done to it.
+//
+// With `nfsExport` all copies are there, since a file handle made of the mount is that of the lower
+// file. A copied directory is stood for by one whose attribute has the handle of the copy; what was
+// removed by a whiteout, so that its handle does not bring it back.
 
-import { AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE, S_IFDIR, S_IFMT, stat } from "./abi-linux.ts";
-import { EXDEV } from "./errno.ts";
+import {
+  AT_REMOVEDIR,
+  AT_SYMLINK_NOFOLLOW,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_PATH,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFMT,
+  stat,
+} from "./abi-linux.ts";
+import { EISDIR, ENOENT, errnoMessage, EXDEV } from "./errno.ts";
+import { log } from "./log.ts";
+import type { Address } from "./memory.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_INDEXED } from "./overlay-node-record.ts";
-import { indexNameOf } from "./overlay-origin.ts";
+import { indexNameOf, PATH_UPPER } from "./overlay-origin.ts";
 import { OverlayWork } from "./overlay-work.ts";
-import { fstat, newfstatat, renameat2, unlinkat } from "./syscall.ts";
+import { close, fstat, mkdirat, mknodat, newfstatat, renameat2, unlinkat } from "./syscall.ts";
 
 // Scratch memory of the thread, for all overlays that it serves.
 const indexName = new EntryName();
+const temporaryName = new EntryName();
 
 export abstract class OverlayIndex extends OverlayWork {
   /** Whether a lower file of this mode, with so many links, gets a place in the index. */
   protected getsIndexed(mode: number, links: number): boolean {
+    if (this.config.nfsExport) return true;
     return this.share.indexSlot !== 0 && (mode & S_IFMT) !== S_IFDIR && links > 1;
   }
 
@@ -35,10 +55,17 @@ export abstract class OverlayIndex extends OverlayWork {
    * Gives the finished copy its name in the index, by which the lower file's other names lead to
    * it.
    */
-  protected publishIndexed(made: number, hasName: boolean, from: number, layer: number): number {
+  protected publishIndexed(
+    made: number,
+    hasName: boolean,
+    isDirectory: boolean,
+    from: number,
+    layer: number,
+  ): number {
     const { files, share } = this;
     const length = this.origins.encode(from, layer);
     if (length === 0 || !indexName.setText(this.origins.name(length))) return -EXDEV;
+    if (isDirectory) return this.#publishDirectory(made);
     // Until all of its names are there, the lower file's links count.
     let result = this.xattrs.writeText(made, "nlink", "L+0");
     const dirfd = files.inodes.acquire(share.indexSlot);
@@ -57,17 +84,55 @@ export abstract class OverlayIndex extends OverlayWork {
     return result;
   }
 
+  /** What stands in the index for the directory `made`. One that an earlier copy left goes. */
+  #publishDirectory(made: number): number {
+    const { files, share } = this;
+    const temporary = this.#temporary();
+    let result = mkdirat(share.workFd, temporary, 0o700);
+    if (result < 0) return result;
+    const fd = files.openAt(share.workFd, temporary, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+    const length = fd < 0 ? 0 : this.origins.encode(made, 0, PATH_UPPER);
+    result = fd < 0 ? fd : length === 0 ? -EXDEV : 0;
+    if (result >= 0) result = this.xattrs.write(fd, "upper", this.origins.encoded.address, length);
+    if (fd >= 0) close(fd);
+    if (result >= 0) result = this.#replaceIndexed(temporary);
+    if (result < 0) unlinkat(share.workFd, temporary, AT_REMOVEDIR);
+    return result;
+  }
+
+  /** A name in the work directory; the last temporary one may be that of a copy. */
+  #temporary(): Address {
+    temporaryName.setText(`#${this.nodes.temporary().toString(16)}`);
+    return temporaryName.address;
+  }
+
+  /** Puts what the work directory has as `temporary` into the index, instead of what is there. */
+  #replaceIndexed(temporary: Address): number {
+    const { inodes } = this.files;
+    const { indexSlot, workFd } = this.share;
+    const dirfd = inodes.acquire(indexSlot);
+    let result = dirfd;
+    if (dirfd >= 0)
+      result = renameat2(workFd, temporary, dirfd, indexName.address, RENAME_EXCHANGE);
+    if (result === -ENOENT) result = renameat2(workFd, temporary, dirfd, indexName.address, 0);
+    else if (result >= 0 && unlinkat(workFd, temporary, 0) === -EISDIR)
+      unlinkat(workFd, temporary, AT_REMOVEDIR);
+    inodes.release(indexSlot);
+    return result;
+  }
+
   /** Takes back what `publishIndexed` did. */
-  protected removeFromIndex(): void {
+  protected removeFromIndex(isDirectory: boolean): void {
     const { inodes } = this.files;
     const dirfd = inodes.acquire(this.share.indexSlot);
-    if (dirfd >= 0) unlinkat(dirfd, indexName.address, 0);
+    if (dirfd >= 0) unlinkat(dirfd, indexName.address, isDirectory ? AT_REMOVEDIR : 0);
     inodes.release(this.share.indexSlot);
   }
 
   /** The node is in the index from now on: its copy is `made`, and it has `links`. */
   protected beginLinks(node: number, made: number, links: number): void {
     this.nodes.setFlags(node, NODE_INDEXED);
+    if (this.nodes.type(node) === S_IFDIR) return;
     if (fstat(made, this.stat.address) < 0) return;
     this.#keepLinks(node, made, links - this.stat.view.getUint32(stat.st_nlink, true));
   }
@@ -97,12 +162,18 @@ export abstract class OverlayIndex extends OverlayWork {
   }
 
   /**
-   * Under the node's lock: an inode of the index has lost a name; with the last it leaves the
-   * index.
+   * Under the node's lock: a node has lost a name. An inode of the index leaves that with its last;
+   * with `nfsExport` there is a whiteout then.
    */
   protected unlinked(node: number): void {
     const { nodes, files } = this;
-    if (!(nodes.flags(node) & NODE_INDEXED)) return;
+    const isIndexed = (nodes.flags(node) & NODE_INDEXED) !== 0;
+    const isLower = nodes.upper(node) === 0;
+    if (nodes.type(node) === S_IFDIR ? isIndexed || isLower : isLower) {
+      this.#hideLower(node);
+      return;
+    }
+    if (!isIndexed) return;
     const upper = nodes.upper(node);
     const fd = files.inodes.acquire(upper);
     const isKnown = fd >= 0 && fstat(fd, this.stat.address) >= 0;
@@ -116,9 +187,54 @@ export abstract class OverlayIndex extends OverlayWork {
     const length = this.xattrs.read(fd, "origin");
     if (length <= 0) return;
     if (!indexName.setText(indexNameOf(this.xattrs.value, length))) return;
+    let result: number;
+    if (this.config.nfsExport) {
+      result = this.#hide();
+    } else {
+      const dirfd = inodes.acquire(this.share.indexSlot);
+      result = dirfd < 0 ? dirfd : unlinkat(dirfd, indexName.address, 0);
+      inodes.release(this.share.indexSlot);
+    }
+    if (result >= 0) this.nodes.setLinks(node, this.nodes.links(node) + 1);
+  }
+
+  /** Whether a lower file has been removed, by what the index says. */
+  protected wasRemoved(from: number, layer: number): boolean {
+    const { inodes } = this.files;
+    const length = this.config.nfsExport ? this.origins.encode(from, layer) : 0;
+    if (length === 0 || !indexName.setText(this.origins.name(length))) return false;
     const dirfd = inodes.acquire(this.share.indexSlot);
-    if (dirfd >= 0 && unlinkat(dirfd, indexName.address, 0) >= 0)
-      this.nodes.setLinks(node, this.nodes.links(node) + 1);
+    const { address } = this.stat;
+    const isThere =
+      dirfd >= 0 && newfstatat(dirfd, indexName.address, address, AT_SYMLINK_NOFOLLOW) >= 0;
     inodes.release(this.share.indexSlot);
+    return isThere && this.statType === S_IFCHR;
+  }
+
+  /** The handle of a node's lower file is not to bring it back. */
+  #hideLower(node: number): void {
+    if (!this.config.nfsExport) return;
+    const { nodes, origins } = this;
+    const { inodes } = this.files;
+    const record = nodes.stack(node);
+    const slot = nodes.slot(record);
+    const lower = inodes.acquire(slot);
+    const length = lower < 0 ? 0 : origins.encode(lower, nodes.layer(record));
+    inodes.release(slot);
+    if (length > 0 && indexName.setText(origins.name(length))) this.#hide();
+  }
+
+  /** Puts a whiteout into the index. Returns 0 or -errno. */
+  #hide(): number {
+    const { workFd } = this.share;
+    const temporary = this.#temporary();
+    let result = mknodat(workFd, temporary, S_IFCHR, 0);
+    if (result < 0) return result;
+    result = this.#replaceIndexed(temporary);
+    if (result < 0) {
+      unlinkat(workFd, temporary, 0);
+      log.warnLimited(`file handles may bring back what was removed: ${errnoMessage(result)}`);
+    }
+    return result;
   }
 }

@@ -34,6 +34,7 @@ import {
   UPPER,
   WHITEOUT,
 } from "./overlay-probe.ts";
+import { indexNameOf, PATH_UPPER } from "./overlay-origin.ts";
 import { storedProtection } from "./overlay-protattr.ts";
 import { isWhiteoutName } from "./overlay-whiteout.ts";
 import {
@@ -48,7 +49,7 @@ import {
 } from "./overlay-xattrs.ts";
 import type { EntryOut } from "./reply.ts";
 import { readU64, type Name } from "./request.ts";
-import { close, newfstatat } from "./syscall.ts";
+import { close, fstat, newfstatat } from "./syscall.ts";
 
 // Scratch memory of the thread, for all overlays that it serves.
 const component = new EntryName();
@@ -112,16 +113,17 @@ export abstract class OverlayLookup extends OverlayProbe {
       const result = this.#look(parent, name, version === listed ? above : 0);
       this.sought(parent);
       if (result < 0) {
-        this.#abandon();
+        this.abandon();
         if (version === nodes.version(parent)) return result;
         continue;
       }
+      this.identifyFound();
       const node = nodes.add(parent, version, name, found);
       if (node !== 0) return node;
     }
   }
 
-  #abandon(): void {
+  protected abandon(): void {
     const { found, files } = this;
     if (found.upper !== 0) files.forgetSlot(found.upper);
     for (let index = 0; index < found.count; index++) files.forgetSlot(found.slots[index]!);
@@ -147,7 +149,7 @@ export abstract class OverlayLookup extends OverlayProbe {
       if (kind < 0) return kind;
       if (kind === WHITEOUT) return -ENOENT;
       if (kind !== NOTHING) {
-        const result = this.#takeUpper(kind);
+        const result = this.takeUpper(kind);
         if (result < 0) return result;
         goesOn = result === 1;
         if (this.marks & MARK_REDIRECT && goesOn) {
@@ -168,7 +170,7 @@ export abstract class OverlayLookup extends OverlayProbe {
   }
 
   /** Enters the upper part. Returns 1 if more may lie below, 0 if not, -errno. */
-  #takeUpper(kind: number): number {
+  protected takeUpper(kind: number): number {
     const { found } = this;
     found.upper = this.slot;
     found.mode = this.mode;
@@ -209,7 +211,7 @@ export abstract class OverlayLookup extends OverlayProbe {
       if (kind < 0) return kind;
       if (kind === NOTHING) continue;
       if (kind === WHITEOUT) return 0;
-      const result = this.#takeLower(kind, nodes.layer(record));
+      const result = this.takeLower(kind, nodes.layer(record));
       if (result < 0) return result;
       if (result === 0) return 0;
       if (this.marks & MARK_REDIRECT) {
@@ -227,7 +229,7 @@ export abstract class OverlayLookup extends OverlayProbe {
   }
 
   /** Enters a lower part. Returns 1 if more may lie below, 0 if not, -errno. */
-  #takeLower(kind: number, layer: number): number {
+  protected takeLower(kind: number, layer: number): number {
     const { found, files } = this;
     const isDirectory = kind === DIRECTORY;
     const isFirst = found.isEmpty;
@@ -263,7 +265,10 @@ export abstract class OverlayLookup extends OverlayProbe {
     const isFile = (found.mode & S_IFMT) !== S_IFDIR;
     if (isFile && found.flags & NODE_METACOPY && found.count === (found.upper === 0 ? 1 : 0))
       return -EIO; // the data is missing
-    return isFile && this.share.indexSlot !== 0 ? this.#lookInIndex() : 0;
+    if (this.share.indexSlot === 0) return 0;
+    if (isFile) return Math.min(0, this.lookInIndex());
+    if (this.config.nfsExport && found.upper !== 0 && found.count > 0) this.#identifyDirectory();
+    return 0;
   }
 
   // --- Who an upper file is ---
@@ -276,6 +281,7 @@ export abstract class OverlayLookup extends OverlayProbe {
     const length = upper < 0 ? upper : this.xattrs.read(upper, "origin");
     inodes.release(this.slot);
     if (length <= 0) return;
+    const indexed = indexNameOf(this.xattrs.value, length);
     this.statSlot = 0;
     const fd = this.origins.decode(this.xattrs.value, length, this.mode, this.stat);
     if (fd < 0) return;
@@ -287,14 +293,36 @@ export abstract class OverlayLookup extends OverlayProbe {
       this.foundIno(slot, this.stat);
       this.found.flags |= NODE_ORIGIN;
     }
-    this.files.forgetSlot(slot);
-    if (this.config.index && nlink > 1) this.#countLinks(this.slot, own, nlink);
+    const { index, nfsExport } = this.config;
+    const isIndexed = nfsExport ? this.#leadsHere(indexed) : index && nlink > 1;
+    if (isIndexed) this.#countLinks(this.slot, own, nlink);
+    // A later daemon knows the file by the lower one.
+    if (isIndexed && nfsExport) this.found.add(slot, 0);
+    else this.files.forgetSlot(slot);
   }
 
-  /** A lower file with several names may have been copied up by another of them. */
-  #lookInIndex(): number {
+  /** Whether what the index has under a name is the upper file that was just found. */
+  #leadsHere(name: string): boolean {
+    const { inodes } = this.files;
+    const { indexSlot } = this.share;
+    const dirfd = inodes.acquire(indexSlot);
+    const { address } = this.stat;
+    const isThere =
+      dirfd >= 0 &&
+      component.setText(name) &&
+      newfstatat(dirfd, component.address, address, AT_SYMLINK_NOFOLLOW) >= 0;
+    inodes.release(indexSlot);
+    return isThere && readU64(this.stat.view, stat.st_ino) === inodes.numberOf(this.slot);
+  }
+
+  /**
+   * A lower file with several names may have been copied up by another of them, and with
+   * `nfsExport` any by none. Returns 0; 1 if the index says that it was removed; or -errno.
+   */
+  protected lookInIndex(): number {
     const { found, files } = this;
-    if (found.upper !== 0 || found.count !== 1 || this.nlink < 2) return 0;
+    if (found.upper !== 0 || found.count !== 1) return 0;
+    if (this.nlink < 2 && !this.config.nfsExport) return 0;
     const lower = files.inodes.acquire(found.slots[0]!);
     const length = lower < 0 ? 0 : this.origins.encode(lower, found.layers[0]! & 0xffff);
     files.inodes.release(found.slots[0]!);
@@ -304,7 +332,7 @@ export abstract class OverlayLookup extends OverlayProbe {
     const { inoLow, inoHigh } = found;
     const lowerLinks = this.nlink;
     const kind = this.probe(UPPER, this.share.indexSlot, component, true);
-    if (kind !== FILE) return kind < 0 ? kind : 0;
+    if (kind !== FILE) return kind === WHITEOUT ? 1 : Math.min(0, kind);
     // The copy is what is seen, under this name too.
     this.#countLinks(this.slot, this.nlink, lowerLinks);
     found.upper = this.slot;
@@ -319,6 +347,45 @@ export abstract class OverlayLookup extends OverlayProbe {
     found.inoLow = inoLow;
     found.inoHigh = inoHigh;
     return 0;
+  }
+
+  /** A merged directory is known by its lower part, if the index leads from there to the upper. */
+  #identifyDirectory(): void {
+    const { found, origins } = this;
+    const { inodes } = this.files;
+    const lower = inodes.acquire(found.slots[0]!);
+    const name = lower < 0 ? "" : origins.name(origins.encode(lower, found.layers[0]! & 0xffff));
+    inodes.release(found.slots[0]!);
+    const length = name === "" ? -1 : this.readIndexed(name);
+    const upper = inodes.acquire(found.upper);
+    const isSame =
+      upper >= 0 &&
+      length > 0 &&
+      origins.encode(upper, 0, PATH_UPPER) === length &&
+      Buffer.compare(
+        origins.encoded.bytes.subarray(0, length),
+        this.xattrs.value.bytes.subarray(0, length),
+      ) === 0;
+    inodes.release(found.upper);
+    if (isSame) found.flags |= NODE_INDEXED;
+  }
+
+  /**
+   * Reads what the index has of a lower directory into the value of `xattrs`: the handle of the
+   * upper one. Returns its length; 0 if that was removed; or -errno (ENOENT: there is none).
+   */
+  protected readIndexed(name: string): number {
+    const { inodes } = this.files;
+    const { indexSlot } = this.share;
+    const dirfd = inodes.acquire(indexSlot);
+    let fd = component.setText(name) ? dirfd : -ENOENT;
+    if (fd >= 0) fd = this.files.openAt(dirfd, component.address, O_PATH | O_NOFOLLOW, 0);
+    inodes.release(indexSlot);
+    if (fd < 0) return fd;
+    const isDirectory = fstat(fd, this.stat.address) >= 0 && this.statType === S_IFDIR;
+    const length = isDirectory ? this.xattrs.read(fd, "upper") : 0;
+    close(fd);
+    return length;
   }
 
   /**
@@ -370,7 +437,7 @@ export abstract class OverlayLookup extends OverlayProbe {
         if (this.#walkStops) return 0;
         continue;
       }
-      const result = this.#takeLower(kind, layer);
+      const result = this.takeLower(kind, layer);
       if (result <= 0) return result;
       if (this.#walkStops) return 0;
       if (this.marks & MARK_REDIRECT) {

@@ -208,6 +208,7 @@ export abstract class OverlayMake extends OverlayList {
     found.mode = files.enteredMode;
     found.inoLow = files.enteredInoLow;
     found.inoHigh = files.enteredInoHigh;
+    this.identifyFound();
   }
 
   #enterMade(node: number, entry: EntryOut): number {
@@ -219,7 +220,7 @@ export abstract class OverlayMake extends OverlayList {
     // otherwise than they are.
     if (this.#wasStaged || this.config.staticNlink) return this.enterFound(node, entry);
     entry.nodeid = node;
-    entry.generation = this.nodes.generation(node);
+    entry.generation = this.generationOf(node);
     return 0;
   }
 

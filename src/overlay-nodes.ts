@@ -28,6 +28,7 @@ import {
 import { acquireLock, Lock, releaseLock } from "./lock.ts";
 import type { Memory } from "./memory.ts";
 import type { Found } from "./overlay-found.ts";
+import { NodeIdentities, type IdentityAreas } from "./overlay-lasting.ts";
 import type { EntryName } from "./overlay-name.ts";
 import { NameTable, type NameAreas } from "./overlay-names.ts";
 import {
@@ -72,6 +73,7 @@ export interface NodeAreas {
   readonly stacks: number;
   readonly owners: number;
   readonly retained: number;
+  readonly identities: IdentityAreas;
 }
 
 export class NodeTable {
@@ -86,6 +88,7 @@ export class NodeTable {
   readonly #retained: number;
   readonly #retains: boolean;
   readonly #forgetSlot: (slot: number) => void;
+  readonly #identities: NodeIdentities | undefined;
   /** Slots that lost their node, to be forgotten when the lock is let go. */
   readonly #doomed: number[] = [];
 
@@ -97,20 +100,24 @@ export class NodeTable {
       stacks: layout.area("stack records", RecordTable.size(stack_record, OVERLAY_STACK_MAX)),
       owners: layout.area("owners of host inodes", (INODES_MAX + 1) * 4),
       retained: layout.area("retained nodes", (OVERLAY_RETAINED_MAX + 1) * 4),
+      identities: NodeIdentities.areas(layout),
     };
   }
 
   /**
    * `forgetSlot` takes one lookup off a host inode. `retains`: forgotten nodes are kept, which only
-   * does where their host inodes need no descriptors.
+   * does where their host inodes need no descriptors. `identities`, if a later daemon is to know
+   * them.
    */
   constructor(
     memory: Memory,
     areas: NodeAreas,
     retains: boolean,
     forgetSlot: (slot: number) => void,
+    identities?: NodeIdentities,
   ) {
     this.#retains = retains;
+    this.#identities = identities;
     this.#memory = memory;
     this.#words = memory.i32;
     this.#nodes = new RecordTable(memory, areas.nodes, node_record, OVERLAY_NODES_MAX);
@@ -374,6 +381,10 @@ export class NodeTable {
     words[at + STATE] = ALIVE;
     if (found.upper !== 0) words[this.#owners + found.upper] = node;
     if (found.key !== 0) words[this.#owners + found.key] = node;
+    if (this.#identities !== undefined) {
+      this.#identities.enter(node, found);
+      if (found.identity !== 0) words[this.#owners + found.identity] = node;
+    }
     return node;
   }
 
@@ -420,10 +431,14 @@ export class NodeTable {
     this.#lock.release();
   }
 
-  /** Its upper directory was replaced by another. Returns the slot that it had. */
+  /**
+   * Its upper directory was replaced by another. Returns the slot that it had, 0 if it still needs
+   * that.
+   */
   replaceUpper(nodeid: number, slot: number): number {
     const before = this.upper(nodeid);
     this.setUpper(nodeid, slot);
+    if (before === this.#identities?.slot(nodeid)) return 0;
     this.#lock.acquire();
     if (before !== 0) this.#words[this.#owners + before] = 0;
     this.#lock.release();
@@ -509,8 +524,18 @@ export class NodeTable {
     this.#disown(words[at + UPPER]!, node);
     for (let record = this.stack(node); record !== 0; record = this.below(record))
       this.#disown(this.slot(record), node);
+    this.#disown(this.#replaced(node), node);
     if (this.#nodes.close(node)) this.#bury(node);
     return parent;
+  }
+
+  /** The upper directory that the node had before, where it is still known by that; otherwise 0. */
+  #replaced(node: number): number {
+    const slot = this.#identities?.slot(node) ?? 0;
+    if (slot === this.upper(node)) return 0;
+    for (let record = this.stack(node); record !== 0; record = this.below(record))
+      if (this.slot(record) === slot) return 0;
+    return slot;
   }
 
   #disown(slot: number, node: number): void {
@@ -525,6 +550,7 @@ export class NodeTable {
     if (words[at + UPPER] !== 0) this.#doomed.push(words[at + UPPER]!);
     for (let record = this.stack(node); record !== 0; record = this.below(record))
       this.#doomed.push(this.slot(record));
+    if (this.#replaced(node) !== 0) this.#doomed.push(this.#replaced(node));
     this.#freeStack(this.stack(node));
     this.#nodes.free(node);
   }

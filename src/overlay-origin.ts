@@ -7,7 +7,7 @@
 import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFMT, stat } from "./abi-linux.ts";
 import { ENODATA } from "./errno.ts";
 import { FILE_HANDLE_MAX } from "./limits.ts";
-import { smallMemory, type Memory } from "./memory.ts";
+import { smallMemory, type Address, type Memory } from "./memory.ts";
 import { takeHandle } from "./passthrough-devices.ts";
 import { struct, u8, array } from "./struct.ts";
 import { close, fstat, open_by_handle_at } from "./syscall.ts";
@@ -24,7 +24,7 @@ const ovl_fb = struct("ovl_fb", {
 const VERSION = 0;
 const MAGIC = 0xfb;
 /** The handle is of the upper file itself, as the index has it of directories. */
-const PATH_UPPER = 1 << 2;
+export const PATH_UPPER = 1 << 2;
 /** The byte order matters, and is this machine's: little-endian. */
 const KNOWN_FLAGS = PATH_UPPER;
 
@@ -83,19 +83,8 @@ export class Origins {
    * is no such file any more, or none that this process may open.
    */
   decode(from: Memory, length: number, mode: number, into: Memory): number {
-    const { view, bytes } = from;
-    const size = length - ovl_fb.sizeof;
-    const isSound =
-      size > 0 &&
-      size <= FILE_HANDLE_MAX &&
-      view.getUint8(ovl_fb.version) === VERSION &&
-      view.getUint8(ovl_fb.magic) === MAGIC &&
-      view.getUint8(ovl_fb.len) === length &&
-      (view.getUint8(ovl_fb.flags) & ~KNOWN_FLAGS) === 0;
-    if (!isSound) return -ENODATA;
-    handle.view.setUint32(0, size, true);
-    handle.view.setInt32(4, view.getUint8(ovl_fb.type), true);
-    handle.bytes.set(bytes.subarray(ovl_fb.sizeof, length), 8);
+    if (this.handleIn(from, length) === 0) return -ENODATA;
+    const { bytes } = from;
     for (let layer = 0; layer < this.#layers.length; layer++) {
       const { mountFd } = this.#layers[layer]!;
       if (mountFd < 0 || !this.#isOf(layer, bytes) || this.#isRepeated(layer)) continue;
@@ -107,6 +96,26 @@ export class Origins {
       close(fd);
     }
     return -ENODATA;
+  }
+
+  /**
+   * The struct file_handle in the first `length` bytes of `from`, valid until the next call; 0 if
+   * they are none.
+   */
+  handleIn({ view, bytes }: Memory, length: number): Address {
+    const size = length - ovl_fb.sizeof;
+    const isSound =
+      size > 0 &&
+      size <= FILE_HANDLE_MAX &&
+      view.getUint8(ovl_fb.version) === VERSION &&
+      view.getUint8(ovl_fb.magic) === MAGIC &&
+      view.getUint8(ovl_fb.len) === length &&
+      (view.getUint8(ovl_fb.flags) & ~KNOWN_FLAGS) === 0;
+    if (!isSound) return 0;
+    handle.view.setUint32(0, size, true);
+    handle.view.setInt32(4, view.getUint8(ovl_fb.type), true);
+    handle.bytes.set(bytes.subarray(ovl_fb.sizeof, length), 8);
+    return handle.address;
   }
 
   #isOf(layer: number, bytes: Uint8Array): boolean {

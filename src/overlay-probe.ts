@@ -195,6 +195,21 @@ export abstract class OverlayProbe extends OverlayBase {
     return this.slot < 0 ? this.slot : this.#note(type === S_IFDIR ? DIRECTORY : FILE, mode);
   }
 
+  /**
+   * Fills `slot`, `marks`, `mode` and `nlink` with what is behind an O_PATH descriptor, which it
+   * takes over. Returns 0 or -errno.
+   */
+  protected probeOpened(fd: number): number {
+    const { stat: memory } = this;
+    this.statSlot = 0;
+    fstat(fd, memory.address);
+    this.marks = this.xattrs.marks(fd);
+    this.slot = this.files.inodes.remember(fd, memory);
+    if (this.slot < 0) return this.slot;
+    this.#note(FILE, memory.view.getUint32(stat.st_mode, true));
+    return 0;
+  }
+
   /** Whether marks of a file of this type count. */
   #mayBeMarked(type: number, isUpper: boolean, isLast: boolean, leads: boolean): boolean {
     if (isUpper) return true;

@@ -165,7 +165,7 @@ export abstract class OverlayRename extends OverlayRemove {
       result = isExchange
         ? renameat2(fromFd, this.name.address, toFd, this.newName.address, RENAME_EXCHANGE)
         : this.#move(node, victim, fromFd, toFd, hasLower);
-    if (result >= 0 && upper !== 0 && !isExchange) this.unlinked(victim);
+    if (result >= 0 && victim !== 0 && !isExchange) this.unlinked(victim);
     if (upper !== 0) files.inodes.release(upper);
     files.inodes.release(to);
     files.inodes.release(from);

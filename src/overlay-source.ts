@@ -177,8 +177,9 @@ function mayUseTrusted(): boolean {
 }
 
 function withUserxattr(config: OverlayConfig): OverlayConfig {
-  const { explicit, metacopy, redirectDir } = config;
+  const { explicit, metacopy, nfsExport, redirectDir } = config;
   const wanted = [
+    ...(nfsExport ? ["nfs_export=on"] : []),
     ...(explicit.includes("metacopy") && metacopy ? ["metacopy=on"] : []),
     ...(explicit.includes("redirectDir") && redirectDir === "on" ? ["redirect_dir=on"] : []),
   ];
@@ -198,6 +199,7 @@ function withoutXattrs(config: OverlayConfig, error: number): OverlayConfig {
   const wanted = [
     ["redirect_dir=on", explicit.includes("redirectDir") && config.redirectDir === "on"],
     ["index=on", explicit.includes("index") && config.index],
+    ["nfs_export=on", config.nfsExport],
     ["metacopy=on", explicit.includes("metacopy") && config.metacopy],
     ["xino=on", explicit.includes("xino") && config.xino === "on"],
     ["uuid=on", explicit.includes("uuid") && config.uuid === "on"],

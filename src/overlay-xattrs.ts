@@ -44,7 +44,16 @@ const value = map(XATTR_SIZE_MAX);
 const byte = smallMemory(8);
 
 export type PrivateName =
-  "opaque" | "redirect" | "origin" | "metacopy" | "impure" | "nlink" | "protattr" | "uuid";
+  | "opaque"
+  | "redirect"
+  | "origin"
+  | "metacopy"
+  | "impure"
+  | "nlink"
+  | "protattr"
+  | "uuid"
+  | "upper"
+  | "handle-key";
 
 export class OverlayXattrs {
   readonly #proc: ProcFds;
@@ -77,6 +86,8 @@ export class OverlayXattrs {
       nlink: name("nlink"),
       protattr: name("protattr"),
       uuid: name("uuid"),
+      upper: name("upper"),
+      "handle-key": name("handle-key"),
     };
     this.#marks = new Map(MARKS.map(([text, mark]) => [this.prefix + text, mark]));
   }

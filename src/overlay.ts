@@ -2,6 +2,7 @@
 
 import {
   AT_REMOVEDIR,
+  EXT4_SUPER_MAGIC,
   FS_IOC_GETFSUUID,
   MOUNT_ATTR_NOATIME,
   MOUNT_ATTR_RDONLY,
@@ -22,7 +23,6 @@ import type { Wishes } from "./filesystem.ts";
 import { cstring, smallMemory, type Memory } from "./memory.ts";
 import { type LayerShare, type OverlayShare } from "./overlay-base.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
-import { OverlayDirectories } from "./overlay-directories.ts";
 import { Found } from "./overlay-found.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
 import { Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
@@ -30,6 +30,7 @@ import { NameFilters } from "./overlay-name-filter.ts";
 import { NodeTable } from "./overlay-nodes.ts";
 import { Origins } from "./overlay-origin.ts";
 import { removeTree } from "./overlay-remove.ts";
+import { OverlayRevive } from "./overlay-revive.ts";
 import { openDirectory } from "./overlay-source.ts";
 import { openUpper } from "./overlay-upper.ts";
 import { storedProtection } from "./overlay-protattr.ts";
@@ -71,9 +72,10 @@ const INCOMPAT = cstring("work/incompat");
 const VOLATILE = cstring("work/incompat/volatile");
 const DIRTY = cstring("work/incompat/volatile/dirty");
 const UUID_SIZE = 16;
+const KEY_SIZE = 32;
 const NO_UUID = "00000000000000000000000000000000";
 
-export class OverlayFs extends OverlayDirectories {
+export class OverlayFs extends OverlayRevive {
   override init(wishes: Wishes, offeredFlags: number, offeredFlags2: number): void {
     super.init(wishes, offeredFlags, offeredFlags2);
     if (wishes.flags2 & offeredFlags2 & FUSE_PASSTHROUGH)
@@ -119,7 +121,7 @@ export function shareOverlay(
 ): { memory: Memory; share: OverlayShare } {
   const layout = new SharedLayout();
   const descriptors = descriptorLimit();
-  const areas = passthroughAreas(layout, descriptors, false);
+  const areas = passthroughAreas(layout, descriptors);
   const nodes = NodeTable.areas(layout);
   const filters = NameFilters.areas(layout);
   const memory = createShared(layout);
@@ -155,7 +157,10 @@ function filesConfig(config: OverlayConfig): PassthroughConfig {
 }
 
 /** What there is where things are made ready. */
-type WorkShare = Pick<OverlayShare, "workFd" | "indexSlot" | "makesDevices" | "hasXattrs">;
+type WorkShare = Pick<
+  OverlayShare,
+  "workFd" | "indexSlot" | "makesDevices" | "hasXattrs" | "handleKey"
+>;
 
 /** Opens what an overlay is made of. */
 class Opening {
@@ -167,6 +172,7 @@ class Opening {
   readonly #figures = smallMemory(statfs.sizeof);
   readonly #uuid = smallMemory(24);
   #isStacked = false;
+  #isExt4 = true;
   #upper = 0;
 
   constructor(config: OverlayConfig, memory: Memory, files: PassthroughShare) {
@@ -184,6 +190,7 @@ class Opening {
     const work = this.#openWritten(times);
     const layers = [...lower, ...data].map((path) => this.#openLayer(path));
     if (work.indexSlot !== 0) this.#checkOrigin(layers, lower[0]!);
+    if (this.#config.nfsExport) this.#checkExport(work, layers);
     const roots = [this.#upper, ...layers.map(({ root }) => root)].filter((slot) => slot !== 0);
     const retains = roots.every((slot) => this.#inodes.canReopen(slot));
     if (this.#upper !== 0) this.#settleIdentity(work.hasXattrs, retains);
@@ -194,7 +201,7 @@ class Opening {
   #openWritten(times: AccessTimes | undefined): WorkShare {
     const { upper, work } = this.#config;
     if (upper === undefined || work === undefined)
-      return { workFd: -1, indexSlot: 0, makesDevices: true, hasXattrs: true };
+      return { workFd: -1, indexSlot: 0, makesDevices: true, hasXattrs: true, handleKey: null };
     const directories = openUpper(upper, work, times);
     // The first on its file system: files that are opened by handle are to be writable.
     this.#upper = this.#addSlot(directories.upper, upper);
@@ -206,8 +213,10 @@ class Opening {
   }
 
   #addSlot(fd: number, path: string): number {
-    if (fstatfs(fd, this.#figures.address) >= 0)
-      this.#isStacked ||= STACKED_FILE_SYSTEMS.has(readU64(this.#figures.view, statfs.f_type));
+    const isKnown = fstatfs(fd, this.#figures.address) >= 0;
+    const type = isKnown ? readU64(this.#figures.view, statfs.f_type) : 0;
+    this.#isStacked ||= STACKED_FILE_SYSTEMS.has(type);
+    this.#isExt4 &&= type === EXT4_SUPER_MAGIC;
     fstat(fd, this.#stat.address);
     const slot = this.#inodes.remember(fd, this.#stat);
     if (slot < 0) throw new ConfigError(`cannot use the layer ${path}: ${errnoMessage(slot)}`);
@@ -309,6 +318,7 @@ class Opening {
       indexSlot: this.#config.index ? this.#addIndex(dirfd, work) : 0,
       makesDevices: this.#canMakeDevices(fresh),
       hasXattrs: this.#hasXattrs(fresh),
+      handleKey: this.#config.nfsExport ? this.#handleKey(dirfd, work) : null,
     };
   }
 
@@ -358,6 +368,38 @@ class Opening {
     close(this.#makeDirectory(dirfd, INDEX, work));
     const fd = openat(dirfd, INDEX.address, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     return this.#addSlot(fd, `${work}/index`);
+  }
+
+  /** By which nodeids are known, made at the first mount, and nobody's who sees the mount only. */
+  #handleKey(dirfd: number, work: string): string {
+    const { value } = this.#xattrs;
+    let length = this.#xattrs.read(dirfd, "handle-key");
+    if (length === -ENODATA) {
+      crypto.getRandomValues(value.bytes.subarray(0, KEY_SIZE));
+      const result = this.#xattrs.write(dirfd, "handle-key", value.address, KEY_SIZE);
+      length = result < 0 ? result : KEY_SIZE;
+    }
+    if (length !== KEY_SIZE)
+      throw new ConfigError(
+        `nfs_export=on cannot be had: workdir=${work} does not keep the key of file handles: ` +
+          (length < 0 ? errnoMessage(length) : "its attribute overlay.handle-key is not one"),
+      );
+    return value.bytes.subarray(0, KEY_SIZE).toHex();
+  }
+
+  /** Throws ConfigError where file handles can't outlive the daemon. */
+  #checkExport({ makesDevices }: WorkShare, layers: readonly LayerShare[]): void {
+    const roots = [this.#upper, ...layers.map(({ root }) => root)];
+    const isOne = roots.every((root) => this.#inodes.numberOf(root) >= 0);
+    const why = !this.#inodes.hasFileHandles
+      ? "opening files by their handles is not allowed (CAP_DAC_READ_SEARCH)"
+      : !this.#isExt4 || !isOne
+        ? "all layers must be on one file system that opens files by their number, as ext4 does"
+        : makesDevices
+          ? undefined
+          : "no device nodes can be made for whiteouts";
+    if (why !== undefined)
+      throw new ConfigError(`nfs_export=on cannot be had: ${why}; leave it out`);
   }
 
   /**

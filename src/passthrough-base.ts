@@ -51,14 +51,10 @@ export interface PassthroughAreas {
 }
 
 /** Lays the shared state out. `descriptors` is the most that the process may have open. */
-export function passthroughAreas(
-  layout: SharedLayout,
-  descriptors: number,
-  hasTags: boolean,
-): PassthroughAreas {
+export function passthroughAreas(layout: SharedLayout, descriptors: number): PassthroughAreas {
   const ring = Math.floor(descriptors * DESCRIPTOR_CACHE_SHARE);
   return {
-    inodes: InodeTable.areas(layout, Math.max(DESCRIPTOR_CACHE_MIN, ring), hasTags),
+    inodes: InodeTable.areas(layout, Math.max(DESCRIPTOR_CACHE_MIN, ring)),
     handles: HandleTable.areas(layout),
     locks: LockTable.areas(layout),
   };

@@ -14,8 +14,7 @@ export interface ChainAreas {
   readonly header: number;
   readonly records: number;
   readonly buckets: number;
-  /** With a key. */
-  readonly tags: number | undefined;
+  readonly tags: number;
 }
 
 export class InodeChains extends InodeRecords {
@@ -26,8 +25,7 @@ export class InodeChains extends InodeRecords {
   constructor(memory: Memory, areas: ChainAreas, handleKey: string | null) {
     super(memory, areas);
     this.#buckets = areas.buckets >> 2;
-    if (areas.tags !== undefined && handleKey !== null)
-      this.tags = new Tags(memory, areas.tags, handleKey);
+    if (handleKey !== null) this.tags = new Tags(memory, areas.tags, handleKey);
   }
 
   // --- By the number on the host; under the lock ---
@@ -86,6 +84,28 @@ export class InodeChains extends InodeRecords {
     const tag = tags.make(this.handle);
     const ino = this.words[this.table.at(index) + INO_LOW]!;
     if (tag !== 0 && this.#findTagged(tag, ino) === 0) tags.set(index);
+  }
+
+  /** The inode on the root's device that has the host's inode number in `nodeid`, 0 if none. */
+  numbered(nodeid: number): number {
+    this.lock.acquire();
+    const words = this.words;
+    const ino = nodeid | 0;
+    let index = words[this.#bucket(ino, 0, 0)]!;
+    for (; index !== 0; index = words[this.table.at(index) + NEXT]!) {
+      const at = this.table.at(index);
+      if (words[at + INO_LOW] === ino && words[at + INO_HIGH] === 0 && words[at + DEVICE] === 0)
+        break;
+    }
+    this.lock.release();
+    return index;
+  }
+
+  /** The host's inode number of an inode on the root's device, if it has 32 bits; otherwise -1. */
+  numberOf(index: number): number {
+    const at = this.table.at(index);
+    const isShort = this.words[at + DEVICE] === 0 && this.words[at + INO_HIGH] === 0;
+    return isShort ? this.words[at + INO_LOW]! >>> 0 : -1;
   }
 
   /** Under the lock; 0 if there is none. */

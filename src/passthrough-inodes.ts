@@ -96,7 +96,7 @@ export class InodeTable extends InodeChains {
   /** Whether files could be told by their handles so far. */
   #canIdentify = true;
 
-  static areas(layout: SharedLayout, ringSize: number, hasTags: boolean): InodeAreas {
+  static areas(layout: SharedLayout, ringSize: number): InodeAreas {
     return {
       header: layout.area("inodes", inodes_header.sizeof),
       records: layout.area("inode records", RecordTable.size(inode_record, INODES_MAX)),
@@ -104,7 +104,7 @@ export class InodeTable extends InodeChains {
       devices: DeviceTable.areas(layout),
       ring: layout.area("descriptor ring", (ringSize + 1) * 4),
       retained: layout.area("retained inodes", (RETAINED_MAX + 1) * 4),
-      tags: hasTags ? Tags.area(layout) : undefined,
+      tags: Tags.area(layout, INODES_MAX),
       ringSize,
     };
   }
@@ -354,13 +354,22 @@ export class InodeTable extends InodeChains {
     this.tags?.clear(index);
   }
 
+  /**
+   * An O_PATH descriptor of the file on the root's device that a struct file_handle stands for, or
+   * -errno.
+   */
+  openHandle(handle: Address): number {
+    this.lock.acquire();
+    const fd = this.#openHandle(0, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    this.lock.release();
+    return fd;
+  }
+
   /** An O_PATH descriptor of the file that some daemon has shown as `nodeid`, or -errno. */
   openShown(nodeid: number): number {
     const { tags } = this;
     if (tags === undefined || !isLasting(nodeid)) return -ESTALE;
-    this.lock.acquire();
-    const fd = this.#openHandle(0, hostHandle(nodeid), O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    this.lock.release();
+    const fd = this.openHandle(hostHandle(nodeid));
     if (fd < 0) return fd;
     if (takeHandle(fd, this.handle) && tags.make(this.handle) === tagOf(nodeid)) return fd;
     close(fd);

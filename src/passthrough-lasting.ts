@@ -13,7 +13,7 @@
 // The generation that the host gives the inode has no room in there. So it takes a file system that
 // opens files by their number alone, such as ext4; the tag tells whether that is the same file.
 
-import { INODES_MAX, MOUNTED_NODEID_MAX } from "./limits.ts";
+import { MOUNTED_NODEID_MAX } from "./limits.ts";
 import { smallMemory, type Address, type Memory } from "./memory.ts";
 import { FILEID_INO32_GEN } from "./passthrough-devices.ts";
 import type { SharedLayout } from "./shared-table.ts";
@@ -53,8 +53,9 @@ export class Tags {
   readonly #first: number;
   readonly #key: Uint8Array;
 
-  static area(layout: SharedLayout): number {
-    return layout.area("tags", INODES_MAX * 8);
+  /** For the records of a table that has up to `records`. */
+  static area(layout: SharedLayout, records: number): number {
+    return layout.area("tags", (records + 1) * 8);
   }
 
   constructor(memory: Memory, area: number, key: string) {
@@ -84,11 +85,17 @@ export class Tags {
     this.#words[at + 1] = digestView.getInt32(4, true);
   }
 
-  /** Makes the tag of the file of a struct file_handle. Returns its part in the nodeid, or 0. */
-  make({ bytes, i32: words }: Memory): number {
+  /**
+   * Makes the tag of the file of a struct file_handle, as what `role` says, where a file may be
+   * shown as one of several things. Returns its part in the nodeid, or 0.
+   */
+  make({ bytes, i32: words }: Memory, role = ""): number {
     if (words[0] !== HANDLE_SIZE || words[1] !== FILEID_INO32_GEN) return 0;
     const hasher = new Bun.CryptoHasher("sha256", this.#key);
-    hasher.update(bytes.subarray(8, 8 + HANDLE_SIZE)).digest(digest);
+    hasher
+      .update(bytes.subarray(8, 8 + HANDLE_SIZE))
+      .update(role)
+      .digest(digest);
     return this.#nodeidPart();
   }
 

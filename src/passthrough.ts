@@ -148,7 +148,7 @@ export function sharePassthrough(
   const root = openSource(config.source, times);
   const layout = new SharedLayout();
   const descriptors = descriptorLimit();
-  const areas = passthroughAreas(layout, descriptors, config.handleKey !== null);
+  const areas = passthroughAreas(layout, descriptors);
   const share = { config, areas, descriptors, procFd: ProcFds.openDirectory() };
   const memory = createShared(layout);
   const inodes = openInodes(memory, share, new ProcFds(share.procFd));

@@ -146,6 +146,10 @@ export function readOverlayMount(
   const { writeback, kernelPassthrough, xattr } = connection;
   const defaults = { writeback, kernelPassthrough, noxattrs: xattr === false };
   const mount = overlayMount(path, overlay, how.resolve, defaults);
+  if (mount.overlay.nfsExport)
+    throw new ConfigError(
+      `${how.where}nfs_export=on is for an overlay that is mounted alone: leave it out`,
+    );
   validateIds(mount.ids, ids);
   return mount;
 }

@@ -44,7 +44,7 @@ export class Fixture implements Disposable {
       handleKey: null,
       ...options,
     };
-    const areas = InodeTable.areas(layout, ringSize, all.handleKey !== null);
+    const areas = InodeTable.areas(layout, ringSize);
     const memory = createShared(layout);
     this.#release = () => munmap(memory.address, memory.size);
     this.inodes = new InodeTable(memory, areas, all, proc);
