@@ -82,13 +82,20 @@ export abstract class OverlayRevive extends OverlayDirectories {
     found.clear();
     let result = this.probeOpened(fd);
     if (result >= 0) result = role === "upper" ? this.takeUpper(FILE) : this.takeLower(FILE, 0);
-    if (result >= 0 && role === "lower" && this.lookInIndex() !== 0) result = -ESTALE;
+    if (result >= 0 && role === "lower" && !this.#hasNames()) result = -ESTALE;
     if (result < 0) {
       this.abandon();
       return result;
     }
     this.identifyFound();
     return this.nodes.addNameless(found);
+  }
+
+  /** Whether a lower file that was just found still has a name, as far as the index knows. */
+  #hasNames(): boolean {
+    const { found } = this;
+    if (this.lookInIndex() !== 0) return false;
+    return found.upper === 0 || this.nlink + found.links > 0;
   }
 
   /** The node of a directory, looked up from the root. Takes over `fd`. Returns it or -errno. */
@@ -133,16 +140,17 @@ export abstract class OverlayRevive extends OverlayDirectories {
 
   /**
    * The upper directory that a lower one was copied up to, an O_PATH descriptor. -ENOENT: it was
-   * not; -ESTALE: it was removed.
+   * not, or not to the end; -ESTALE: it was removed.
    */
   #copyOf(lower: number): number {
     const { origins, xattrs } = this;
     const encoded = origins.encode(lower, 0);
     const length = encoded === 0 ? -ENOENT : this.readIndexed(origins.name(encoded));
     if (length < 0) return -ENOENT;
-    const upper = length === 0 ? 0 : origins.handleIn(xattrs.value, length);
+    if (length === 0) return -ESTALE;
+    const upper = origins.handleIn(xattrs.value, length);
     const fd = upper === 0 ? -ESTALE : this.files.inodes.openHandle(upper);
-    return fd === -ENOENT ? -ESTALE : fd;
+    return fd === -ESTALE ? -ENOENT : fd;
   }
 
   /** Whether it is the root of the upper layer, or of a lower one. */

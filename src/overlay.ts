@@ -318,7 +318,7 @@ class Opening {
       indexSlot: this.#config.index ? this.#addIndex(dirfd, work) : 0,
       makesDevices: this.#canMakeDevices(fresh),
       hasXattrs: this.#hasXattrs(fresh),
-      handleKey: this.#config.nfsExport ? this.#handleKey(dirfd, work) : null,
+      handleKey: this.#handleKey(dirfd, work),
     };
   }
 
@@ -370,8 +370,16 @@ class Opening {
     return this.#addSlot(fd, `${work}/index`);
   }
 
-  /** By which nodeids are known, made at the first mount, and nobody's who sees the mount only. */
-  #handleKey(dirfd: number, work: string): string {
+  /**
+   * By which nodeids are known, made at the first mount, and nobody's who sees the mount only. What
+   * is copied up and removed without `nfsExport` is not in the index, so with such a mount all
+   * handles end.
+   */
+  #handleKey(dirfd: number, work: string): string | null {
+    if (!this.#config.nfsExport) {
+      this.#xattrs.remove(dirfd, "handle-key");
+      return null;
+    }
     const { value } = this.#xattrs;
     let length = this.#xattrs.read(dirfd, "handle-key");
     if (length === -ENODATA) {

@@ -192,6 +192,39 @@ describe.skipIf(whyNoOverlays !== undefined)("with nfs_export=on", () => {
     await mounted(stage, kernel, () => stage.do("test ! -e dropped -a ! -e a -a ! -e gone"));
   });
 
+  test("handles end with a mount without the option, which keeps no index of what it does", async () => {
+    await using stage = await Stage.start(disk, MAKE);
+    const handles = await mounted(stage, ours, () => handlesOf(stage));
+    await stage.mount(["redirect_dir=on"], ours);
+    await stage.do("echo more >> low/file; rm b");
+    await stage.unmount();
+    await mounted(stage, ours, async () => {
+      for (const name of ["low", "low/file", "b", "c"])
+        expect([name, await reached(stage, handles.get(name)!)]).toEqual([name, "ESTALE"]);
+      expect(await stage.do("tail -n 1 low/file")).toBe("more\n");
+    });
+  });
+
+  test("what a copy-up that was not finished has left does not matter", async () => {
+    await using stage = await Stage.start(disk, MAKE);
+    const handles = await mounted(stage, ours, async () => {
+      const taken = await handlesOf(stage);
+      await stage.do("chmod 700 low/sub; chmod 600 low/sub/file");
+      return taken;
+    });
+    // The copies have gone, but what the index has of them is there.
+    await stage.run("rm -r u/low");
+    await mounted(stage, ours, async () => {
+      expect(await reached(stage, handles.get("low/sub")!)).toBe("40755 deep,file");
+      expect(await reached(stage, handles.get("low/sub/deep")!)).toBe("40755 file");
+      await stage.do("mkdir low/sub/new");
+      expect(await reached(stage, handles.get("low/sub")!)).toBe("40755 deep,file,new");
+    });
+    await mounted(stage, ours, async () =>
+      expect(await reached(stage, handles.get("low/sub")!)).toBe("40755 deep,file,new"),
+    );
+  });
+
   test("handles that were made up open nothing", async () => {
     await using stage = await Stage.start(disk, `${MAKE}; echo secret > outside`);
     const outside = must<{ ino: string }>(await actor.call("lstat", `${stage.base}/outside`)).ino;
