@@ -128,10 +128,13 @@ export abstract class OverlayBase extends FileSystem {
     const isLower = found.count > 0 && (found.upper === 0 || (found.flags & NODE_INDEXED) !== 0);
     const slot = isLower ? found.slots[0]! : found.upper;
     found.identity = slot;
-    const fd = inodes.numberOf(slot) < 0 ? -1 : inodes.acquire(slot);
+    const fd = inodes.acquire(slot);
     found.isTagged =
-      fd >= 0 && takeHandle(fd, handle) && identities.make(handle, isLower ? "lower" : "upper");
-    if (inodes.numberOf(slot) >= 0) inodes.release(slot);
+      fd >= 0 &&
+      inodes.numberOf(slot) >= 0 &&
+      takeHandle(fd, handle) &&
+      identities.make(handle, isLower ? "lower" : "upper");
+    inodes.release(slot);
   }
 
   /** Where the contents of a file are. */

@@ -254,7 +254,11 @@ describe.skipIf(whyNoOverlays !== undefined)("with nfs_export=on", () => {
       name: "with few descriptors",
       mount: ({ lower, upper, work }, options, mountpoint) =>
         daemonMount(mountpoint, [
-          ...["prlimit", "--nofile=128", EXECUTABLE, "overlay", "-o"],
+          "prlimit",
+          "--nofile=128",
+          EXECUTABLE,
+          "overlay",
+          "-o",
           [`lowerdir=${lower.join(":")},upperdir=${upper},workdir=${work}`, ...options].join(","),
           mountpoint,
         ]),
