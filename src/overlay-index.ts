@@ -19,7 +19,7 @@ import {
   S_IFMT,
   stat,
 } from "./abi-linux.ts";
-import { EISDIR, ENOENT, errnoMessage, EXDEV } from "./errno.ts";
+import { EISDIR, ENODATA, ENOENT, errnoMessage, EXDEV } from "./errno.ts";
 import { log } from "./log.ts";
 import type { Address } from "./memory.ts";
 import { EntryName } from "./overlay-name.ts";
@@ -82,6 +82,19 @@ export abstract class OverlayIndex extends OverlayWork {
         : this.files.linkFd(made, dirfd, indexName.address);
     files.inodes.release(share.indexSlot);
     return result;
+  }
+
+  /** As if it had been copied up, which its origin then says. */
+  protected override indexMerged(upper: number, lower: number, layer: number): boolean {
+    const { origins, xattrs } = this;
+    const stored = xattrs.read(upper, "origin");
+    const isOther = stored > 0 && !origins.isEncoded(xattrs.value, stored, lower, layer);
+    if (isOther || (stored <= 0 && stored !== -ENODATA)) return false;
+    const length = origins.encode(lower, layer);
+    if (length === 0 || !indexName.setText(origins.name(length))) return false;
+    if (stored < 0 && xattrs.write(upper, "origin", origins.encoded.address, length) < 0)
+      return false;
+    return this.#publishDirectory(upper) >= 0;
   }
 
   /** What stands in the index for the directory `made`. One that an earlier copy left goes. */

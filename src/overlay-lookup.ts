@@ -23,6 +23,7 @@ import {
   NODE_INDEXED,
   NODE_METACOPY,
   NODE_ORIGIN,
+  STACK_LAYER,
   STACK_XWHITEOUTS,
 } from "./overlay-node-record.ts";
 import {
@@ -324,7 +325,7 @@ export abstract class OverlayLookup extends OverlayProbe {
     if (found.upper !== 0 || found.count !== 1) return 0;
     if (this.nlink < 2 && !this.config.nfsExport) return 0;
     const lower = files.inodes.acquire(found.slots[0]!);
-    const length = lower < 0 ? 0 : this.origins.encode(lower, found.layers[0]! & 0xffff);
+    const length = lower < 0 ? 0 : this.origins.encode(lower, found.layers[0]! & STACK_LAYER);
     files.inodes.release(found.slots[0]!);
     if (length === 0) return 0;
     const name = this.origins.name(length);
@@ -351,24 +352,29 @@ export abstract class OverlayLookup extends OverlayProbe {
 
   /** A merged directory is known by its lower part, if the index leads from there to the upper. */
   #identifyDirectory(): void {
-    const { found, origins } = this;
+    const { found } = this;
     const { inodes } = this.files;
-    const lower = inodes.acquire(found.slots[0]!);
-    const name = lower < 0 ? "" : origins.name(origins.encode(lower, found.layers[0]! & 0xffff));
-    inodes.release(found.slots[0]!);
-    const length = name === "" ? -1 : this.readIndexed(name);
+    const [slot, layer] = [found.slots[0]!, found.layers[0]! & STACK_LAYER];
+    const lower = inodes.acquire(slot);
     const upper = inodes.acquire(found.upper);
-    const isSame =
+    const isIndexed =
+      lower >= 0 &&
       upper >= 0 &&
-      length > 0 &&
-      origins.encode(upper, 0, PATH_UPPER) === length &&
-      Buffer.compare(
-        origins.encoded.bytes.subarray(0, length),
-        this.xattrs.value.bytes.subarray(0, length),
-      ) === 0;
+      (this.#isIndexedAs(upper, lower, layer) || this.indexMerged(upper, lower, layer));
     inodes.release(found.upper);
-    if (isSame) found.flags |= NODE_INDEXED;
+    inodes.release(slot);
+    if (isIndexed) found.flags |= NODE_INDEXED;
   }
+
+  #isIndexedAs(upper: number, lower: number, layer: number): boolean {
+    const { origins } = this;
+    const encoded = origins.encode(lower, layer);
+    const length = encoded === 0 ? -ENOENT : this.readIndexed(origins.name(encoded));
+    return length > 0 && origins.isEncoded(this.xattrs.value, length, upper, 0, PATH_UPPER);
+  }
+
+  /** Puts a directory that has always been in the upper layer into the index. False if it fails. */
+  protected abstract indexMerged(upper: number, lower: number, layer: number): boolean;
 
   /**
    * Reads what the index has of a lower directory into the value of `xattrs`: the handle of the

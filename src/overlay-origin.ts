@@ -72,6 +72,13 @@ export class Origins {
     return ovl_fb.sizeof + length;
   }
 
+  /** Whether the first `length` bytes of `from` are what the file behind `fd` is encoded as. */
+  isEncoded(from: Memory, length: number, fd: number, layer: number, flags = 0): boolean {
+    if (this.encode(fd, layer, flags) !== length) return false;
+    const own = this.encoded.bytes.subarray(0, length);
+    return Buffer.compare(own, from.bytes.subarray(0, length)) === 0;
+  }
+
   /** The name of what was encoded, in the index. */
   name(length: number): string {
     return indexNameOf(this.encoded, length);

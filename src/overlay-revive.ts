@@ -6,7 +6,7 @@
 // that it and those above it have in their layers; where a lower one has been copied up, the way
 // goes on in the upper layer.
 
-import { O_DIRECTORY, O_PATH, S_IFDIR, stat } from "./abi-linux.ts";
+import { O_DIRECTORY, O_NOFOLLOW, O_PATH, S_IFDIR, stat } from "./abi-linux.ts";
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { ENOENT, ESTALE } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
@@ -31,7 +31,7 @@ const SLASH = 0x2f;
 // Scratch memory of the thread, for all overlays that it serves.
 const handle = smallMemory(8 + FILE_HANDLE_MAX);
 const step = new EntryName();
-const link = map(PAGE_SIZE);
+const path = map(PAGE_SIZE);
 
 export abstract class OverlayRevive extends OverlayDirectories {
   constructor(memory: Memory, share: OverlayShare, thread: ServingThread) {
@@ -101,27 +101,37 @@ export abstract class OverlayRevive extends OverlayDirectories {
   /** The node of a directory, looked up from the root. Takes over `fd`. Returns it or -errno. */
   #connect(fd: number, role: Role): number {
     const names: string[] = [];
+    const layer = this.#climb(fd, role, names);
+    if (layer < 0 || role === "upper") return layer < 0 ? layer : this.#walkDown(names);
+    // The nearest of it and those above it that was copied up tells where the way goes on.
+    for (let below = 0; below < names.length; below++) {
+      const copy = this.#copyOf(names.slice(below).reverse().join("/"), layer);
+      if (copy === -ENOENT) continue;
+      const way = names.slice(0, below);
+      const result = copy < 0 ? copy : this.#climb(copy, "upper", way);
+      return result < 0 ? result : this.#walkDown(way);
+    }
+    return this.#walkDown(names);
+  }
+
+  /**
+   * Adds the names of a directory and of those above it to `names`, up to the root of the layer.
+   * Takes over `fd`. Returns the number of the layer, 0 for the upper one, or -errno.
+   */
+  #climb(fd: number, role: Role, names: string[]): number {
     let at = fd;
-    let isUpper = role === "upper";
     while (at >= 0) {
-      if (!isUpper) {
-        const upper = this.#copyOf(at);
-        isUpper = upper !== -ENOENT;
-        if (isUpper) {
-          close(at);
-          at = upper;
-          continue;
-        }
+      const layer = this.#rootOf(at, role);
+      if (layer >= 0) {
+        close(at);
+        return layer;
       }
-      if (this.#isRoot(at, isUpper)) break;
       const up = this.#takeName(at) ? this.files.openAt(at, DOT_DOT.address, FLAGS, 0) : -ESTALE;
       close(at);
       at = up;
       names.push(step.text);
     }
-    if (at < 0) return at;
-    close(at);
-    return this.#walkDown(names);
+    return at;
   }
 
   /** The last of `names` comes first. */
@@ -139,10 +149,30 @@ export abstract class OverlayRevive extends OverlayDirectories {
   }
 
   /**
-   * The upper directory that a lower one was copied up to, an O_PATH descriptor. -ENOENT: it was
-   * not, or not to the end; -ESTALE: it was removed.
+   * The upper directory that the lower ones with this path, `names`, in the layers up to number
+   * `last` were copied up to, an O_PATH descriptor. -ENOENT: they were not, or not to the end;
+   * -ESTALE: it was removed.
    */
-  #copyOf(lower: number): number {
+  #copyOf(names: string, last: number): number {
+    const { inodes } = this.files;
+    if (names.length >= path.size) return -ESTALE;
+    path.bytes[Buffer.from(path.bytes.buffer, path.bytes.byteOffset).write(names, "latin1")] = 0;
+    for (let layer = 0; layer <= last; layer++) {
+      const { root } = this.share.layers[layer]!;
+      const dirfd = inodes.acquire(root);
+      const lower =
+        dirfd < 0 ? dirfd : this.files.openAt(dirfd, path.address, FLAGS | O_NOFOLLOW, 0);
+      inodes.release(root);
+      if (lower < 0) continue;
+      const copy = this.#indexedCopy(lower);
+      close(lower);
+      if (copy !== -ENOENT) return copy;
+    }
+    return -ENOENT;
+  }
+
+  /** What the index has of a lower directory; as `#copyOf`. */
+  #indexedCopy(lower: number): number {
     const { origins, xattrs } = this;
     const encoded = origins.encode(lower, 0);
     const length = encoded === 0 ? -ENOENT : this.readIndexed(origins.name(encoded));
@@ -153,24 +183,21 @@ export abstract class OverlayRevive extends OverlayDirectories {
     return fd === -ESTALE ? -ENOENT : fd;
   }
 
-  /** Whether it is the root of the upper layer, or of a lower one. */
-  #isRoot(fd: number, isUpper: boolean): boolean {
+  /** The number of the layer whose root it is, 0 if it is the upper one's; otherwise -1. */
+  #rootOf(fd: number, role: Role): number {
     const { nodes } = this;
     const { inodes } = this.files;
-    if (fstat(fd, this.stat.address) < 0) return false;
+    if (fstat(fd, this.stat.address) < 0) return -1;
     const ino = readU64(this.stat.view, stat.st_ino);
-    if (isUpper) return ino === inodes.numberOf(nodes.upper(FUSE_ROOT_ID));
-    let record = nodes.stack(FUSE_ROOT_ID);
-    while (record !== 0 && ino !== inodes.numberOf(nodes.slot(record)))
-      record = nodes.below(record);
-    return record !== 0;
+    if (role === "upper") return ino === inodes.numberOf(nodes.upper(FUSE_ROOT_ID)) ? 0 : -1;
+    return this.share.layers.findIndex(({ root }) => ino === inodes.numberOf(root));
   }
 
   /** Puts the name of a directory into `step`. False if it can't be told. */
   #takeName(fd: number): boolean {
     const { proc } = this.files;
-    const length = readlinkat(proc.dirfd, proc.name(fd), link.address, link.size);
-    const slash = length < 0 ? -1 : link.bytes.lastIndexOf(SLASH, length - 1);
-    return slash >= 0 && slash < length - 1 && step.setFrom(link, slash + 1, length - slash - 1);
+    const length = readlinkat(proc.dirfd, proc.name(fd), path.address, path.size);
+    const slash = length < 0 ? -1 : path.bytes.lastIndexOf(SLASH, length - 1);
+    return slash >= 0 && slash < length - 1 && step.setFrom(path, slash + 1, length - slash - 1);
   }
 }

@@ -30,7 +30,8 @@ type Request =
   | { readonly unmounted: string; readonly uses: boolean }
   | { readonly operation: Operation }
   | { readonly snapshot: string }
-  | { readonly inodes: string };
+  | { readonly inodes: string; readonly hasHandles: boolean }
+  | { readonly opened: string; readonly handles: Readonly<Record<string, string>> };
 
 export class DifferentialActor extends LineProcess {
   constructor(name: string) {
@@ -64,9 +65,17 @@ export class DifferentialActor extends LineProcess {
     return await this.#ask({ snapshot: directory });
   }
 
-  /** The inode numbers of everything below `directory`. */
-  async inodes(directory: string): Promise<Record<string, Inode>> {
-    return await this.#ask({ inodes: directory });
+  /** The inode numbers of everything below `directory`, and file handles if they are wanted. */
+  async inodes(directory: string, hasHandles: boolean): Promise<Record<string, Inode>> {
+    return await this.#ask({ inodes: directory, hasHandles });
+  }
+
+  /** The inode number of what each handle opens, or -errno; `mountpoint` is where they are from. */
+  async opened(
+    mountpoint: string,
+    handles: Readonly<Record<string, string>>,
+  ): Promise<Record<string, string | number>> {
+    return await this.#ask({ opened: mountpoint, handles });
   }
 
   async #ask<T>(request: Request): Promise<T> {
@@ -78,9 +87,10 @@ export class DifferentialActor extends LineProcess {
 export interface Inode {
   readonly ino: string;
   readonly isListed: boolean;
+  readonly handle: string | number | undefined;
 }
 
-function inodes(path: string): Record<string, Inode> {
+function inodes(path: string, hasHandles: boolean): Record<string, Inode> {
   const all: Record<string, Inode> = {};
   const walk = (name: string): void => {
     const fd = c.open(`${path}${name}`, abi.O_RDONLY | abi.O_DIRECTORY);
@@ -91,12 +101,28 @@ function inodes(path: string): Record<string, Inode> {
       const found = c.lstat(`${path}${name}/${child}`);
       if (typeof found === "number") continue;
       const isListed = found.ino === ino && type === (found.mode & abi.S_IFMT) >> 12;
-      all[`${name}/${child}`] = { ino: found.ino, isListed };
+      const handle = hasHandles ? c.nameToHandle(`${path}${name}/${child}`) : undefined;
+      all[`${name}/${child}`] = { ino: found.ino, isListed, handle };
       if ((found.mode & abi.S_IFMT) === abi.S_IFDIR) walk(`${name}/${child}`);
     }
   };
   walk("");
   return all;
+}
+
+function opened(
+  mountpoint: string,
+  handles: Readonly<Record<string, string>>,
+): Record<string, string | number> {
+  const root = c.open(mountpoint, abi.O_RDONLY | abi.O_DIRECTORY);
+  const found = Object.entries(handles).map(([name, handle]) => {
+    const fd = c.openByHandle(root, handle, abi.O_PATH);
+    const stat = fd < 0 ? fd : c.fstat(fd);
+    if (fd >= 0) c.close(fd);
+    return [name, typeof stat === "number" ? stat : stat.ino] as const;
+  });
+  c.close(root);
+  return Object.fromEntries(found);
 }
 
 /**
@@ -161,7 +187,8 @@ if (import.meta.main) {
   serve((request: Request) => {
     if ("operation" in request) return performOperation(world, request.operation, rows);
     if ("snapshot" in request) return snapshot(request.snapshot);
-    if ("inodes" in request) return inodes(request.inodes);
+    if ("inodes" in request) return inodes(request.inodes, request.hasHandles);
+    if ("opened" in request) return opened(request.opened, request.handles);
     if ("mounted" in request) return world.mounted(request.mounted);
     if ("unmounted" in request)
       return world.unmounted(request.unmounted, request.uses ? use : () => []);

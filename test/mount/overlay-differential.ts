@@ -28,7 +28,9 @@
 // - with nfs_export=on, the number of links of files: after the next mount, the kernel counts the
 //   index as one more of a file that was copied up;
 // - inode numbers themselves. But a file that keeps its number in the kernel's overlay, through an
-//   operation or another mount, keeps it in the other; and the same files share one.
+//   operation or another mount, keeps it in the other; and the same files share one. With
+//   nfs_export=on, a file handle that opens a file after another mount of the kernel's does so in
+//   the other, too.
 
 import { chmodSync, mkdirSync, rmSync } from "node:fs";
 import { EINVAL, EISDIR, ENOENT } from "../../src/errno.ts";
@@ -40,6 +42,7 @@ import {
   type OverlaySystem,
   overlaySystems,
 } from "../support-overlay.ts";
+import type { Inode } from "./differential-actor.ts";
 import { LISTED_ONLY, type Operation } from "./differential-operations.ts";
 import {
   Actors,
@@ -411,9 +414,15 @@ class Trial {
     if (rotates && this.#stacks[0].rotations < ROTATIONS_MAX)
       for (const stack of this.#stacks) stack.rotate();
     await this.#mounts((stack) => stack.mount());
+    // Before anything is looked up by its name.
+    const opened = this.#isExported ? await this.#opened(before) : undefined;
     const after = await this.#inodes();
     for (const name of Object.keys({ ...before[0], ...before[1] })) {
       const kept = SIDES.map((side) => before[side][name]?.ino === after[side][name]?.ino);
+      const reached = SIDES.map((side) => opened?.[side][name] === after[side][name]?.ino);
+      const handle = `what the handle of "${name}" opens after a remount`;
+      if (opened !== undefined && reached[0] === true && reached[1] !== true)
+        return this.#differs(handle, "that file", opened[1][name]);
       const listed = SIDES.map((side) => after[side][name]?.isListed);
       if (kept[0] === true && kept[1] !== true)
         return this.#differs(`the inode number of "${name}" after a remount`, "kept", "another");
@@ -425,7 +434,19 @@ class Trial {
   }
 
   async #inodes() {
-    return await this.#actors.both(0, (actor, side) => actor.inodes(this.#mountpoints[side]));
+    return await this.#actors.both(0, (actor, side) =>
+      actor.inodes(this.#mountpoints[side], this.#isExported),
+    );
+  }
+
+  /** What handles open. */
+  async #opened(of: readonly [Inodes, Inodes]) {
+    return await this.#actors.both(0, (actor, side) => {
+      const entries = Object.entries(of[side]).flatMap(([name, { handle }]) =>
+        typeof handle === "string" ? [[name, handle] as const] : [],
+      );
+      return actor.opened(this.#mountpoints[side], Object.fromEntries(entries));
+    });
   }
 
   /** Each mounts the layers of the other. */
@@ -447,6 +468,7 @@ class Trial {
 }
 
 type Tree = Record<string, unknown>;
+type Inodes = Readonly<Record<string, Inode>>;
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null;
