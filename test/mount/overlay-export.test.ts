@@ -40,7 +40,8 @@ const MAKE = `
   for file in u/up/sub/file u/c l1/b l2/a l2/gone/file l2/gone/sub/file l1/top/file l2/dropped
   do echo $file > $file; done
   echo lower > l2/same; echo upper > l1/same; echo 2 > l2/twice/2; echo 1 > l1/twice/1
-  mkdir -p l2/both/deep/er; echo deep > l2/both/deep/file; echo linked > l2/link1; ln l2/link1 l2/link2; ln -s a l2/symlink; mkfifo l2/fifo`;
+  mkdir -p l2/both/deep/er; echo deep > l2/both/deep/file
+  echo linked > l2/link1; ln l2/link1 l2/link2; ln -s a l2/symlink; mkfifo l2/fifo`;
 
 const NAMES = [
   ..."low low/file low/sub low/sub/file low/sub/deep low/sub/deep/file".split(" "),
