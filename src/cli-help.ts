@@ -101,6 +101,7 @@ OVERLAY OPTIONS
                     Directories of lower layers can be renamed; or others' renames are followed;
                     or not even that. The default is on, with userxattr nofollow.
   index=on|off      Hard links in lower layers stay together. The default is off.
+  nfs_export=on|off File handles (NFS) outlive the daemon; index=on with it. The default is off.
   metacopy=on|off   A change of owner or mode copies no data. The default is off.
   xino=on|auto|off  Inode numbers last from mount to mount. The default is auto, if possible.
   uuid=auto|on|null|off

@@ -43,14 +43,13 @@ const MAKE = `
   mkdir -p l2/both/deep/er; echo deep > l2/both/deep/file
   echo linked > l2/link1; ln l2/link1 l2/link2; ln -s a l2/symlink; mkfifo l2/fifo`;
 
-const NAMES = [
-  ..."low low/file low/sub low/sub/file low/sub/deep low/sub/deep/file".split(" "),
-  ..."both/deep both/deep/file both/deep/er both both/l1 both/l2 both/u up up/sub up/sub/file top top/file twice twice/1".split(
-    " ",
-  ),
-  ..."a b c same link1 link2 gone gone/file gone/sub gone/sub/file dropped".split(" "),
-  ..."symlink fifo".split(" "),
-];
+const NAMES = `
+  low low/file low/sub low/sub/file low/sub/deep low/sub/deep/file
+  both both/l1 both/l2 both/u both/deep both/deep/file both/deep/er
+  up up/sub up/sub/file top top/file twice twice/1
+  a b c same link1 link2 gone gone/file gone/sub gone/sub/file dropped symlink fifo`
+  .trim()
+  .split(/\s+/);
 
 /** What is done, with a new mount after each: what every handle opens must be as it is expected. */
 const STEPS = [
