@@ -32,7 +32,7 @@ import { cstring, smallMemory, type Memory } from "./memory.ts";
 import { copyContents } from "./overlay-contents.ts";
 import { OverlayIndex } from "./overlay-index.ts";
 import { EntryName } from "./overlay-name.ts";
-import { NODE_METACOPY, NODE_ORIGIN, NODE_PROTECTED } from "./overlay-node-record.ts";
+import { NODE_INDEXED, NODE_METACOPY, NODE_ORIGIN, NODE_PROTECTED } from "./overlay-node-record.ts";
 import { hostProtection, storeProtection } from "./overlay-protattr.ts";
 import { DOT, EMPTY } from "./passthrough-base.ts";
 import { copyU64, readU64 } from "./request.ts";
@@ -182,23 +182,23 @@ export abstract class OverlayCopyUp extends OverlayIndex {
   ): number {
     const mode = source.view.getUint32(stat.st_mode, true);
     const links = source.view.getUint32(stat.st_nlink, true);
-    const isDirectory = (mode & S_IFMT) === S_IFDIR;
     const isGone = dirfd < 0 && this.wasRemoved(from, layer);
     const isIndexed = !isGone && this.getsIndexed(mode, links);
     // What can fail comes first: a copy that has a name is there.
     const slot = this.#enterCopy(made);
     let result = Math.min(0, slot);
-    if (result >= 0 && isIndexed)
-      result = this.publishIndexed(made, hasName, isDirectory, from, layer);
+    if (result >= 0 && isIndexed) result = this.publishIndexed(made, hasName, from, layer);
     const isInIndex = result >= 0 && isIndexed;
-    // What stands for a directory in the index is another one.
-    const isTemporary = hasName && (isDirectory || !isInIndex);
-    if (result >= 0 && dirfd >= 0) result = this.#publish(made, isTemporary, parent, dirfd);
-    if (result < 0 && isInIndex) this.removeFromIndex(isDirectory);
-    if (isTemporary && (result < 0 || dirfd < 0)) this.removeTemporary(mode);
+    if (result >= 0 && dirfd >= 0)
+      result = this.#publish(made, hasName && !isIndexed, parent, dirfd);
+    if (result < 0 && isInIndex) this.removeFromIndex();
+    else if (hasName && !isInIndex && (result < 0 || dirfd < 0)) this.removeTemporary(mode);
     if (result >= 0) {
       this.#becomeUpper(node, slot, isMetacopy, parent);
       if (isIndexed) this.beginLinks(node, made, links);
+      const isExported = this.config.nfsExport && (mode & S_IFMT) === S_IFDIR && !isGone;
+      if (isExported && this.indexMerged(made, from, layer))
+        this.nodes.setFlags(node, NODE_INDEXED);
     } else if (slot >= 0) {
       this.files.forgetSlot(slot);
     }

@@ -9,6 +9,8 @@
 import {
   AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
+  LINUX_DIRENT64_NAME,
+  O_CLOEXEC,
   O_DIRECTORY,
   O_NOFOLLOW,
   O_PATH,
@@ -17,29 +19,47 @@ import {
   S_IFCHR,
   S_IFDIR,
   S_IFMT,
+  linux_dirent64,
   stat,
 } from "./abi-linux.ts";
 import { EISDIR, ENODATA, ENOENT, errnoMessage, EXDEV } from "./errno.ts";
 import { log } from "./log.ts";
-import type { Address } from "./memory.ts";
+import { map, PAGE_SIZE, smallMemory, type Address } from "./memory.ts";
 import { EntryName } from "./overlay-name.ts";
 import { NODE_INDEXED } from "./overlay-node-record.ts";
 import { indexNameOf, PATH_UPPER } from "./overlay-origin.ts";
 import { OverlayWork } from "./overlay-work.ts";
-import { close, fstat, mkdirat, mknodat, newfstatat, renameat2, unlinkat } from "./syscall.ts";
+import type { OverlayXattrs } from "./overlay-xattrs.ts";
+import {
+  close,
+  fstat,
+  getdents64,
+  mkdirat,
+  mknodat,
+  munmap,
+  newfstatat,
+  openat,
+  renameat2,
+  unlinkat,
+} from "./syscall.ts";
 
 // Scratch memory of the thread, for all overlays that it serves.
 const indexName = new EntryName();
-const temporaryName = new EntryName();
+/** Of what is made for the index: the last temporary name may be that of a copy. */
+const entryName = new EntryName();
+const entryStat = smallMemory(stat.sizeof);
+
+/** How many names a copy has that has not got its own yet: as many as the lower file has links. */
+const UNFINISHED = "L+0";
 
 export abstract class OverlayIndex extends OverlayWork {
   /** Whether a lower file of this mode, with so many links, gets a place in the index. */
   protected getsIndexed(mode: number, links: number): boolean {
-    if (this.config.nfsExport) return true;
-    return this.share.indexSlot !== 0 && (mode & S_IFMT) !== S_IFDIR && links > 1;
+    if (this.share.indexSlot === 0 || (mode & S_IFMT) === S_IFDIR) return false;
+    return this.config.nfsExport || links > 1;
   }
 
-  /** Whether a node is a lower file that gets a place in the index when it is copied up. */
+  /** Whether a node is a lower file with several names, of which the index keeps account. */
   protected isLinkedBelow(node: number): boolean {
     const { nodes, files, share } = this;
     if (share.indexSlot === 0 || nodes.upper(node) !== 0 || nodes.type(node) === S_IFDIR)
@@ -55,19 +75,11 @@ export abstract class OverlayIndex extends OverlayWork {
    * Gives the finished copy its name in the index, by which the lower file's other names lead to
    * it.
    */
-  protected publishIndexed(
-    made: number,
-    hasName: boolean,
-    isDirectory: boolean,
-    from: number,
-    layer: number,
-  ): number {
+  protected publishIndexed(made: number, hasName: boolean, from: number, layer: number): number {
     const { files, share } = this;
     const length = this.origins.encode(from, layer);
     if (length === 0 || !indexName.setText(this.origins.name(length))) return -EXDEV;
-    if (isDirectory) return this.#publishDirectory(made);
-    // Until all of its names are there, the lower file's links count.
-    let result = this.xattrs.writeText(made, "nlink", "L+0");
+    let result = this.xattrs.writeText(made, "nlink", UNFINISHED);
     const dirfd = files.inodes.acquire(share.indexSlot);
     if (result >= 0) result = dirfd;
     if (result >= 0)
@@ -84,7 +96,10 @@ export abstract class OverlayIndex extends OverlayWork {
     return result;
   }
 
-  /** As if it had been copied up, which its origin then says. */
+  /**
+   * A directory that was copied up has its name before it is in the index; one that is looked up
+   * and is not there, for whatever reason, is entered by this too.
+   */
   protected override indexMerged(upper: number, lower: number, layer: number): boolean {
     const { origins, xattrs } = this;
     const stored = xattrs.read(upper, "origin");
@@ -100,7 +115,7 @@ export abstract class OverlayIndex extends OverlayWork {
   /** What stands in the index for the directory `made`. One that an earlier copy left goes. */
   #publishDirectory(made: number): number {
     const { files, share } = this;
-    const temporary = this.#temporary();
+    const temporary = this.temporary(entryName);
     let result = mkdirat(share.workFd, temporary, 0o700);
     if (result < 0) return result;
     const fd = files.openAt(share.workFd, temporary, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -111,12 +126,6 @@ export abstract class OverlayIndex extends OverlayWork {
     if (result >= 0) result = this.#replaceIndexed(temporary);
     if (result < 0) unlinkat(share.workFd, temporary, AT_REMOVEDIR);
     return result;
-  }
-
-  /** A name in the work directory; the last temporary one may be that of a copy. */
-  #temporary(): Address {
-    temporaryName.setText(`#${this.nodes.temporary().toString(16)}`);
-    return temporaryName.address;
   }
 
   /** Puts what the work directory has as `temporary` into the index, instead of what is there. */
@@ -135,17 +144,16 @@ export abstract class OverlayIndex extends OverlayWork {
   }
 
   /** Takes back what `publishIndexed` did. */
-  protected removeFromIndex(isDirectory: boolean): void {
+  protected removeFromIndex(): void {
     const { inodes } = this.files;
     const dirfd = inodes.acquire(this.share.indexSlot);
-    if (dirfd >= 0) unlinkat(dirfd, indexName.address, isDirectory ? AT_REMOVEDIR : 0);
+    if (dirfd >= 0) unlinkat(dirfd, indexName.address, 0);
     inodes.release(this.share.indexSlot);
   }
 
   /** The node is in the index from now on: its copy is `made`, and it has `links`. */
   protected beginLinks(node: number, made: number, links: number): void {
     this.nodes.setFlags(node, NODE_INDEXED);
-    if (this.nodes.type(node) === S_IFDIR) return;
     if (fstat(made, this.stat.address) < 0) return;
     this.#keepLinks(node, made, links - this.stat.view.getUint32(stat.st_nlink, true));
   }
@@ -240,7 +248,7 @@ export abstract class OverlayIndex extends OverlayWork {
   /** Puts a whiteout into the index. Returns 0 or -errno. */
   #hide(): number {
     const { workFd } = this.share;
-    const temporary = this.#temporary();
+    const temporary = this.temporary(entryName);
     let result = mknodat(workFd, temporary, S_IFCHR, 0);
     if (result < 0) return result;
     result = this.#replaceIndexed(temporary);
@@ -250,4 +258,28 @@ export abstract class OverlayIndex extends OverlayWork {
     }
     return result;
   }
+}
+
+/**
+ * Takes copies out of the index `dirfd` that were entered when the daemon was killed, and so have
+ * no name: nobody has seen them, and the kernel's overlayfs would take the file for a removed one.
+ */
+export function dropUnfinished(dirfd: number, xattrs: OverlayXattrs): void {
+  const entries = map(16 * PAGE_SIZE);
+  const { view, address, size } = entries;
+  for (let read = getdents64(dirfd, address, size); read > 0;) {
+    for (let at = 0; at < read; at += view.getUint16(at + linux_dirent64.d_reclen, true))
+      dropIfUnfinished(dirfd, address + at + LINUX_DIRENT64_NAME, xattrs);
+    read = getdents64(dirfd, address, size);
+  }
+  munmap(address, size);
+}
+
+function dropIfUnfinished(dirfd: number, name: Address, xattrs: OverlayXattrs): void {
+  if (newfstatat(dirfd, name, entryStat.address, AT_SYMLINK_NOFOLLOW) < 0) return;
+  if (entryStat.view.getUint32(stat.st_nlink, true) !== 1) return;
+  const fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+  if (fd < 0) return;
+  if (xattrs.readText(fd, "nlink") === UNFINISHED) unlinkat(dirfd, name, 0);
+  close(fd);
 }

@@ -23,13 +23,13 @@ const YES = cstring("y");
 const temporaryName = new EntryName();
 
 export abstract class OverlayWork extends OverlayLookup {
-  /** A name that nothing in the work directory has, also in `temporaryName`. */
-  protected temporary(): Address {
-    temporaryName.setText(`#${this.nodes.temporary().toString(16)}`);
-    return temporaryName.address;
+  /** A name that nothing in the work directory has, also in `name`. */
+  protected temporary(name: EntryName = temporaryName): Address {
+    name.setText(`#${this.nodes.temporary().toString(16)}`);
+    return name.address;
   }
 
-  /** The last temporary name. */
+  /** The last temporary name that was not put elsewhere. */
   protected get temporaryName(): EntryName {
     return temporaryName;
   }

@@ -24,6 +24,7 @@ import { cstring, smallMemory, type Memory } from "./memory.ts";
 import { type LayerShare, type OverlayShare } from "./overlay-base.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { Found } from "./overlay-found.ts";
+import { dropUnfinished } from "./overlay-index.ts";
 import { NODE_IMPURE } from "./overlay-node-record.ts";
 import { Overrides, UPPER_LAYER, type Override } from "./overlay-override.ts";
 import { NameFilters } from "./overlay-name-filter.ts";
@@ -365,7 +366,9 @@ class Opening {
   }
 
   #addIndex(dirfd: number, work: string): number {
-    close(this.#makeDirectory(dirfd, INDEX, work));
+    const index = this.#makeDirectory(dirfd, INDEX, work);
+    if (this.#config.nfsExport) dropUnfinished(index, this.#xattrs);
+    close(index);
     const fd = openat(dirfd, INDEX.address, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     return this.#addSlot(fd, `${work}/index`);
   }

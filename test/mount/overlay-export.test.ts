@@ -229,6 +229,21 @@ describe.skipIf(whyNoOverlays !== undefined)("with nfs_export=on", () => {
     );
   });
 
+  test("a copy that is in the index alone, since nobody has finished it, is dropped", async () => {
+    await using stage = await Stage.start(disk, MAKE);
+    await mounted(stage, ours, async () => {
+      await stage.do("echo more >> a; echo more >> low/file");
+    });
+    // As if the daemon had been killed before the first copy got its name.
+    await stage.run("setfattr -n trusted.overlay.nlink -v L+0 u/a; rm u/a");
+    await mounted(stage, ours, async () => {
+      expect(await stage.do("cat a; tail -n 1 low/file")).toBe("l2/a\nmore\n");
+    });
+    await mounted(stage, kernel, async () => {
+      expect(await stage.do("cat a; tail -n 1 low/file")).toBe("l2/a\nmore\n");
+    });
+  });
+
   test("handles that were made up open nothing", async () => {
     await using stage = await Stage.start(disk, `${MAKE}; echo secret > outside`);
     const outside = must<{ ino: string }>(await actor.call("lstat", `${stage.base}/outside`)).ino;
