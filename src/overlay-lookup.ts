@@ -282,7 +282,6 @@ export abstract class OverlayLookup extends OverlayProbe {
     const length = upper < 0 ? upper : this.xattrs.read(upper, "origin");
     inodes.release(this.slot);
     if (length <= 0) return;
-    const indexed = indexNameOf(this.xattrs.value, length);
     this.statSlot = 0;
     const fd = this.origins.decode(this.xattrs.value, length, this.mode, this.stat);
     if (fd < 0) return;
@@ -295,7 +294,9 @@ export abstract class OverlayLookup extends OverlayProbe {
       this.found.flags |= NODE_ORIGIN;
     }
     const { index, nfsExport } = this.config;
-    const isIndexed = nfsExport ? this.#leadsHere(indexed) : index && nlink > 1;
+    const isIndexed = nfsExport
+      ? this.#leadsHere(indexNameOf(this.xattrs.value, length))
+      : index && nlink > 1;
     if (isIndexed) this.#countLinks(this.slot, own, nlink);
     // A later daemon knows the file by the lower one.
     if (isIndexed && nfsExport) this.found.add(slot, 0);
