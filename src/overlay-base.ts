@@ -9,9 +9,9 @@
 import { FUSE_ROOT_ID } from "./abi-fuse.ts";
 import { O_DSYNC, S_IFDIR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
 import { FileSystem } from "./filesystem.ts";
+import { FILE_HANDLE_MAX } from "./limits.ts";
 import { smallMemory, type Memory } from "./memory.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
-import { FILE_HANDLE_MAX } from "./limits.ts";
 import { Found } from "./overlay-found.ts";
 import { NodeIdentities } from "./overlay-lasting.ts";
 import { LayerFiles } from "./overlay-layers.ts";

@@ -221,28 +221,17 @@ export abstract class OverlayIndex extends OverlayWork {
 
   /** Whether a lower file has been removed, by what the index says. */
   protected wasRemoved(from: number, layer: number): boolean {
-    const { inodes } = this.files;
     const length = this.config.nfsExport ? this.origins.encode(from, layer) : 0;
-    if (length === 0 || !indexName.setText(this.origins.name(length))) return false;
-    const dirfd = inodes.acquire(this.share.indexSlot);
-    const { address } = this.stat;
-    const isThere =
-      dirfd >= 0 && newfstatat(dirfd, indexName.address, address, AT_SYMLINK_NOFOLLOW) >= 0;
-    inodes.release(this.share.indexSlot);
-    return isThere && this.statType === S_IFCHR;
+    return length > 0 && this.statIndexed(this.origins.name(length)) && this.statType === S_IFCHR;
   }
 
   /** The handle of a node's lower file is not to bring it back. */
   #hideLower(node: number): void {
     if (!this.config.nfsExport) return;
-    const { nodes, origins } = this;
-    const { inodes } = this.files;
+    const { nodes } = this;
     const record = nodes.stack(node);
-    const slot = nodes.slot(record);
-    const lower = inodes.acquire(slot);
-    const length = lower < 0 ? 0 : origins.encode(lower, nodes.layer(record));
-    inodes.release(slot);
-    if (length > 0 && indexName.setText(origins.name(length))) this.#hide();
+    const name = this.indexedName(nodes.slot(record), nodes.layer(record));
+    if (name !== undefined && indexName.setText(name)) this.#hide();
   }
 
   /** Puts a whiteout into the index. Returns 0 or -errno. */
@@ -267,11 +256,10 @@ export abstract class OverlayIndex extends OverlayWork {
 export function dropUnfinished(dirfd: number, xattrs: OverlayXattrs): void {
   const entries = map(16 * PAGE_SIZE);
   const { view, address, size } = entries;
-  for (let read = getdents64(dirfd, address, size); read > 0;) {
+  const fill = (): number => getdents64(dirfd, address, size);
+  for (let read = fill(); read > 0; read = fill())
     for (let at = 0; at < read; at += view.getUint16(at + linux_dirent64.d_reclen, true))
       dropIfUnfinished(dirfd, address + at + LINUX_DIRENT64_NAME, xattrs);
-    read = getdents64(dirfd, address, size);
-  }
   munmap(address, size);
 }
 

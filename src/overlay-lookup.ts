@@ -26,6 +26,7 @@ import {
   STACK_LAYER,
   STACK_XWHITEOUTS,
 } from "./overlay-node-record.ts";
+import { indexNameOf, PATH_UPPER } from "./overlay-origin.ts";
 import {
   DIRECTORY,
   FILE,
@@ -35,7 +36,6 @@ import {
   UPPER,
   WHITEOUT,
 } from "./overlay-probe.ts";
-import { indexNameOf, PATH_UPPER } from "./overlay-origin.ts";
 import { storedProtection } from "./overlay-protattr.ts";
 import { isWhiteoutName } from "./overlay-whiteout.ts";
 import {
@@ -305,6 +305,12 @@ export abstract class OverlayLookup extends OverlayProbe {
 
   /** Whether what the index has under a name is the upper file that was just found. */
   #leadsHere(name: string): boolean {
+    const ino = this.files.inodes.numberOf(this.slot);
+    return this.statIndexed(name) && readU64(this.stat.view, stat.st_ino) === ino;
+  }
+
+  /** Fills `stat` with what the index has under a name. False if there is nothing. */
+  protected statIndexed(name: string): boolean {
     const { inodes } = this.files;
     const { indexSlot } = this.share;
     const dirfd = inodes.acquire(indexSlot);
@@ -314,7 +320,16 @@ export abstract class OverlayLookup extends OverlayProbe {
       component.setText(name) &&
       newfstatat(dirfd, component.address, address, AT_SYMLINK_NOFOLLOW) >= 0;
     inodes.release(indexSlot);
-    return isThere && readU64(this.stat.view, stat.st_ino) === inodes.numberOf(this.slot);
+    return isThere;
+  }
+
+  /** What the file of a lower slot is called in the index; undefined if it has no handle. */
+  protected indexedName(slot: number, layer: number): string | undefined {
+    const { inodes } = this.files;
+    const fd = inodes.acquire(slot);
+    const length = fd < 0 ? 0 : this.origins.encode(fd, layer);
+    inodes.release(slot);
+    return length === 0 ? undefined : this.origins.name(length);
   }
 
   /**
@@ -322,15 +337,11 @@ export abstract class OverlayLookup extends OverlayProbe {
    * `nfsExport` any by none. Returns 0; 1 if the index says that it was removed; or -errno.
    */
   protected lookInIndex(): number {
-    const { found, files } = this;
+    const { found } = this;
     if (found.upper !== 0 || found.count !== 1) return 0;
     if (this.nlink < 2 && !this.config.nfsExport) return 0;
-    const lower = files.inodes.acquire(found.slots[0]!);
-    const length = lower < 0 ? 0 : this.origins.encode(lower, found.layers[0]! & STACK_LAYER);
-    files.inodes.release(found.slots[0]!);
-    if (length === 0) return 0;
-    const name = this.origins.name(length);
-    if (!component.setText(name)) return 0;
+    const name = this.indexedName(found.slots[0]!, found.layers[0]! & STACK_LAYER);
+    if (name === undefined || !component.setText(name)) return 0;
     const { inoLow, inoHigh } = found;
     const lowerLinks = this.nlink;
     const kind = this.probe(UPPER, this.share.indexSlot, component, true);

@@ -550,7 +550,8 @@ export class NodeTable {
     if (words[at + UPPER] !== 0) this.#doomed.push(words[at + UPPER]!);
     for (let record = this.stack(node); record !== 0; record = this.below(record))
       this.#doomed.push(this.slot(record));
-    if (this.#replaced(node) !== 0) this.#doomed.push(this.#replaced(node));
+    const replaced = this.#replaced(node);
+    if (replaced !== 0) this.#doomed.push(replaced);
     this.#freeStack(this.stack(node));
     this.#nodes.free(node);
   }

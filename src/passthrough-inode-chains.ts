@@ -49,9 +49,11 @@ export class InodeChains extends InodeRecords {
 
   /** The inode with the number in `from`, 0 if there is none. */
   protected find(from: Memory, device: number): number {
+    return this.#findNumber(from.i32[stat.st_ino >> 2]!, from.i32[(stat.st_ino >> 2) + 1]!, device);
+  }
+
+  #findNumber(low: number, high: number, device: number): number {
     const words = this.words;
-    const low = from.i32[stat.st_ino >> 2]!;
-    const high = from.i32[(stat.st_ino >> 2) + 1]!;
     let index = words[this.#bucket(low, high, device)]!;
     while (index !== 0) {
       const at = this.table.at(index);
@@ -89,14 +91,7 @@ export class InodeChains extends InodeRecords {
   /** The inode on the root's device that has the host's inode number in `nodeid`, 0 if none. */
   numbered(nodeid: number): number {
     this.lock.acquire();
-    const words = this.words;
-    const ino = nodeid | 0;
-    let index = words[this.#bucket(ino, 0, 0)]!;
-    for (; index !== 0; index = words[this.table.at(index) + NEXT]!) {
-      const at = this.table.at(index);
-      if (words[at + INO_LOW] === ino && words[at + INO_HIGH] === 0 && words[at + DEVICE] === 0)
-        break;
-    }
+    const index = this.#findNumber(nodeid | 0, 0, 0);
     this.lock.release();
     return index;
   }
