@@ -19,6 +19,7 @@ async function build(): Promise<void> {
     splitting: true, // Each thread loads what it needs, when it needs it.
     compile: {
       outfile: unproven,
+      jitPolicy: 20, // What runs once, at the start, is not worth compiling. Threads end it.
       // A daemon must not run or read what lies in the directory that it is started in.
       autoloadDotenv: false,
       autoloadBunfig: false,

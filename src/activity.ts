@@ -6,9 +6,9 @@
 // waits for RELEASE and FORGET, and what they release must be free for whoever asks next. A FORGET
 // the kernel even hands out after requests that came later. See `settle`.
 
-import { readFileSync } from "node:fs";
 import { SETTLE_QUEUED, SETTLE_STEPS, SETTLE_STEP_US, WORKERS_MAX } from "./limits.ts";
 import type { Memory } from "./memory.ts";
+import { readProc } from "./proc.ts";
 import type { SharedLayout } from "./shared-table.ts";
 import { gettid, ppoll } from "./syscall.ts";
 
@@ -172,7 +172,7 @@ export class Activity {
 /** Whether a thread of this process waits in the kernel. */
 function isAsleep(thread: number): boolean {
   try {
-    const status = readFileSync(`/proc/self/task/${thread}/stat`, "latin1");
+    const status = readProc(`self/task/${thread}/stat`);
     return status.slice(status.lastIndexOf(")") + 2).startsWith("S");
   } catch {
     return true; // it has ended

@@ -1,7 +1,6 @@
 // What the commands have in common: from their arguments to the options of the daemon, but for what
 // is served.
 
-import { availableParallelism } from "node:os";
 import type { MountSettings } from "./cli-mount-options.ts";
 import { IO_URING, LOG_FORMATS } from "./cli-options.ts";
 import { UsageError, type Given } from "./cli-parse.ts";
@@ -81,7 +80,7 @@ export function daemonOptions(
 
 /** A worker a CPU; two at least, so that one request that takes long doesn't hold up the others. */
 export function defaultWorkers(): number {
-  return Math.max(2, Math.min(availableParallelism(), 8));
+  return Math.max(2, Math.min(navigator.hardwareConcurrency, 8));
 }
 
 /** Refuses positionals that are not just the directories of these names. */

@@ -1,8 +1,8 @@
 // A strict reading of the command line: what is unknown, given twice, left over or without its
 // value is refused instead of being guessed at. What was given is then asked for by name and type.
 
-import { parseArgs } from "node:util";
 import type { Option } from "./cli-options.ts";
+import { tokenize } from "./cli-tokens.ts";
 import { IdMapError, parseIdRange, type IdRange } from "./id-map.ts";
 import type { OptionValues } from "./vfs-config.ts";
 
@@ -113,23 +113,19 @@ export class Given implements OptionValues {
 
 /** Reads `args` by the table. */
 export function parseArguments(args: readonly string[], table: readonly Option[]): Arguments {
-  const { tokens } = parseArgs({
-    args: [...args],
-    options: parserOptions(table),
-    strict: false,
-    tokens: true,
-  });
   const given = new Given();
   const positionals: string[] = [];
-  for (const token of tokens) {
-    if (token.kind === "positional") positionals.push(token.value);
-    if (token.kind !== "option") continue;
+  for (const token of tokenize(args, table)) {
+    if (token.kind === "positional") {
+      positionals.push(token.value);
+      continue;
+    }
+    const { spelled } = token;
     const { option, positive } = findOption(token.name, table);
-    if (option === undefined) throw new UsageError(`unknown option ${token.rawName}`);
+    if (option === undefined) throw new UsageError(`unknown option ${spelled}`);
     if (option.name === "help" || option.name === "version")
       return { positionals, given, asks: option.name };
-    const spelled = token.rawName;
-    const value = readValue(option, spelled, token.value, token.inlineValue === true);
+    const value = readValue(option, spelled, token.value, token.inline);
     if (option.repeatable) {
       given.append(option.name, { value, spelled });
       continue;
@@ -170,16 +166,4 @@ function readValue(
         `if it is meant, write ${spelled}${spelled.startsWith("--") ? "=" : ""}${value}`,
     );
   return value;
-}
-
-function parserOptions(
-  table: readonly Option[],
-): NonNullable<NonNullable<Parameters<typeof parseArgs>[0]>["options"]> {
-  return Object.fromEntries(
-    table.flatMap(({ name, short, value }) => {
-      const type = value === undefined ? ("boolean" as const) : ("string" as const);
-      const entry = [name, { type, ...(short === undefined ? {} : { short }) }] as const;
-      return value === undefined ? [entry, [`no-${name}`, { type }] as const] : [entry];
-    }),
-  );
 }

@@ -1,11 +1,19 @@
 // What a process that was started to be the daemon in the background has to tell the first one; see
 // cli-background.ts.
 
-import { fstatSync } from "node:fs";
-import { AT_FDCWD, O_CLOEXEC, O_RDWR } from "./abi-linux.ts";
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  O_CLOEXEC,
+  O_RDWR,
+  S_IFMT,
+  S_IFREG,
+  STATX_TYPE,
+  statx,
+} from "./abi-linux.ts";
 import { DECLINED, READY, READY_FD } from "./cli-background.ts";
 import { cstring, smallMemory } from "./memory.ts";
-import { close, dup3, fcntl, openat, write } from "./syscall.ts";
+import { close, dup3, fcntl, openat, statx as statxAt, write } from "./syscall.ts";
 
 const STDERR = 2;
 const F_SETFD = 2;
@@ -53,9 +61,15 @@ export function takeReadiness(): Readiness | undefined {
  * others.
  */
 function detachStderr(): void {
-  if (fstatSync(STDERR).isFile()) return;
+  if (isFile(STDERR)) return;
   const fd = openat(AT_FDCWD, cstring("/dev/null").address, O_RDWR | O_CLOEXEC, 0);
   if (fd < 0) return;
   dup3(fd, STDERR, 0);
   close(fd);
+}
+
+function isFile(fd: number): boolean {
+  const { address, view } = smallMemory(statx.sizeof);
+  const error = statxAt(fd, cstring("").address, AT_EMPTY_PATH, STATX_TYPE, address);
+  return error === 0 && (view.getUint16(statx.stx_mode, true) & S_IFMT) === S_IFREG;
 }

@@ -1,8 +1,6 @@
 // Running the daemon as a process among others: in the foreground or the background, with a pid
 // file, known to the service manager.
 
-import { accessSync, constants, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
 import { startInBackground } from "./cli-background.ts";
 import type { Readiness } from "./cli-readiness.ts";
 import type { DaemonOptions } from "./daemon.ts";
@@ -31,11 +29,11 @@ export async function serve(
   if (options.background && readiness === undefined) return (await startInBackground()) ?? 1;
   // The paths are absolute by now, and a daemon keeps no directory busy.
   if (readiness !== undefined) process.chdir("/");
-  if (options.pidFile !== undefined) checkPidFile(options.pidFile);
+  if (options.pidFile !== undefined) pidFileModule().checkPidFile(options.pidFile);
   let failed = false;
   const ready = (): void => {
     try {
-      if (options.pidFile !== undefined) writePidFile(options.pidFile);
+      if (options.pidFile !== undefined) pidFileModule().writePidFile(options.pidFile);
     } catch (error) {
       failed = true;
       log.error(`cannot write the pid file ${options.pidFile}: ${(error as Error).message}`);
@@ -51,26 +49,7 @@ export async function serve(
   return failed ? 1 : code;
 }
 
-/** Fails before there is a mount instead of after. */
-function checkPidFile(path: string): void {
-  try {
-    accessSync(dirname(path), constants.W_OK);
-  } catch (error) {
-    throw new Error(`cannot write the pid file ${path}: ${(error as Error).message}`);
-  }
-}
-
-/** Under its name the file is always complete. It goes when the process does. */
-function writePidFile(path: string): void {
-  const text = `${process.pid}\n`;
-  const unfinished = `${path}.${process.pid}`;
-  writeFileSync(unfinished, text);
-  renameSync(unfinished, path);
-  process.once("exit", () => {
-    try {
-      if (readFileSync(path, "utf8") === text) rmSync(path);
-    } catch {
-      // Someone else has removed it.
-    }
-  });
+/** Loaded only where there is to be such a file: the start is to be quick. */
+function pidFileModule(): typeof import("./cli-pid-file.ts") {
+  return require("./cli-pid-file.ts");
 }

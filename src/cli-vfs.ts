@@ -6,7 +6,6 @@
 // a LIST as in the -o of `overlay`. Unlike with -o, which mount(8) adds to, nothing may be given
 // twice.
 
-import { readFileSync } from "node:fs";
 import { absolute, checkDirectories, daemonOptions, type ReadCommand } from "./cli-daemon.ts";
 import { isMountOption, readItem, setOption, splitAtCommas } from "./cli-mount-options.ts";
 import { DIRECTORY_OPTIONS, MISPLACED_OPTIONS, VFS_OPTIONS } from "./cli-options.ts";
@@ -82,13 +81,14 @@ function spelled(name: string): string | undefined {
 }
 
 function readConfigFile(path: string, commandLine: CommandLine): VfsConfig {
+  // What reads and parses it is loaded only where there is one: the start is to be quick.
+  const { readFileSync } = process.getBuiltinModule("node:fs");
   let text: string;
   try {
     text = readFileSync(path, "utf8");
   } catch (error) {
     throw new ConfigError(`cannot read the configuration ${path}: ${(error as Error).message}`);
   }
-  // Loaded only where there is a file: the start is to be quick.
   const { parseVfsConfig } =
     require("./vfs-config-file.ts") as typeof import("./vfs-config-file.ts");
   return parseVfsConfig(text, path, commandLine);

@@ -2,12 +2,11 @@
 // request. Of io_uring each looks after the queues of some CPUs, and one reads /dev/fuse, for what
 // does not come by the ring.
 
-import { readFileSync } from "node:fs";
 import { FUSE_OVER_IO_URING } from "./abi-fuse.ts";
 import { errnoMessage } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
 import { CPUS_MAX, RING_QUEUES_MAX, WORKERS_MAX } from "./limits.ts";
-import { readProc, statusField } from "./mount-info.ts";
+import { readProc, readText, statusField } from "./proc.ts";
 import { tryRing } from "./uring.ts";
 import { NOT_OFFERED, offersRings } from "./uring-offer.ts";
 
@@ -69,7 +68,7 @@ function ringsFor(workers: number): number {
 
 /** How many CPUs there may come to be, and those that this process may run on. */
 function cpusOfThisProcess(): { possible: number; allowed: readonly number[] } {
-  const possible = cpuList(readFileSync("/sys/devices/system/cpu/possible", "latin1"));
+  const possible = cpuList(readText("/sys/devices/system/cpu/possible"));
   const allowed = cpuList(statusField(readProc("self/status"), "Cpus_allowed_list"));
   return { possible: possible.length, allowed };
 }

@@ -2,7 +2,6 @@
 // The main thread never waits in a system call: it keeps signals, late answers, and the reasons why
 // something ended.
 
-import { constants } from "node:os";
 import { FUSE_OVER_IO_URING } from "./abi-fuse.ts";
 import { Activity } from "./activity.ts";
 import { MS_NODIRATIME, MS_STRICTATIME } from "./abi-linux.ts";
@@ -23,7 +22,7 @@ import {
   type MountOptions,
 } from "./mount.ts";
 import { helperPath } from "./mount-fusermount.ts";
-import { readProc } from "./mount-info.ts";
+import { readProc } from "./proc.ts";
 import { locate, prepareSource } from "./mount-point.ts";
 import { planCrews, whyNoRings, type Crew, type IoUring } from "./daemon-crews.ts";
 import { DaemonVfs } from "./daemon-vfs.ts";
@@ -91,7 +90,9 @@ interface PreparedWorker {
   readonly ready: Promise<void>;
 }
 
-const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+/** Those that end it, with their numbers: signal(7). */
+const SIGNALS = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 };
+type Signal = keyof typeof SIGNALS;
 
 /**
  * Serves until the end. Returns the exit code. `ready` is called when the mount answers requests,
@@ -108,7 +109,7 @@ export async function runDaemon(
   log.configure({ level: debug ? "debug" : logLevel, format: logFormat });
   const daemon = new Daemon(options, stopping, workers);
   // From here on a signal must not leave a mount without a daemon.
-  for (const signal of SIGNALS)
+  for (const signal of Object.keys(SIGNALS) as Signal[])
     if (signal === "SIGTERM" || !isIgnored(signal)) process.on(signal, () => daemon.signal(signal));
   process.on("uncaughtException", (error) =>
     daemon.end({ how: "failed", reason: error.stack ?? String(error) }),
@@ -117,9 +118,9 @@ export async function runDaemon(
 }
 
 /** Whoever started us may see to it that a signal does not end us: nohup(1), or `&` in a shell. */
-function isIgnored(signal: (typeof SIGNALS)[number]): boolean {
+function isIgnored(signal: Signal): boolean {
   const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readProc("self/status"))?.[1] ?? "0";
-  return ((BigInt(`0x${mask}`) >> BigInt(constants.signals[signal] - 1)) & 1n) === 1n;
+  return ((BigInt(`0x${mask}`) >> BigInt(SIGNALS[signal] - 1)) & 1n) === 1n;
 }
 
 class Daemon {
@@ -152,7 +153,7 @@ class Daemon {
     this.#mountpoint = options.mount.mountpoint;
   }
 
-  signal(signal: (typeof SIGNALS)[number]): void {
+  signal(signal: Signal): void {
     const { reload } = this.#options;
     if (signal === "SIGHUP" && reload !== undefined) this.#reload(reload);
     else this.end({ how: "signal", signal });
@@ -265,6 +266,7 @@ class Daemon {
       if (this.#ending === undefined) {
         this.#tellMounted(connection, mounts);
         ready();
+        Bun.unsafe.setJITPolicy(1); // The start is over, see scripts/build.ts.
         for (const crew of crews)
           for (const worker of crew.workers.slice(answering.includes(crew) ? 1 : 0))
             start(worker, crew).catch(warnNotStarted);

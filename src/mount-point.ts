@@ -2,7 +2,6 @@
 // whether one lies inside the other. A daemon that finds its own mount below its source waits for
 // itself for good.
 
-import { mkdirSync } from "node:fs";
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -12,18 +11,13 @@ import {
   S_IFDIR,
   S_IFMT,
   statx,
+  STATX_TYPE,
 } from "./abi-linux.ts";
 import { EACCES, ECANCELED, ECONNABORTED, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
 import { DYING_STEP_US, DYING_STEPS } from "./limits.ts";
 import { cstring, passingString, smallMemory, type Address } from "./memory.ts";
-import {
-  findMount,
-  isFuse,
-  readMountinfo,
-  readProc,
-  readProcLink,
-  type MountEntry,
-} from "./mount-info.ts";
+import { findMount, isFuse, readMountinfo, type MountEntry } from "./mount-info.ts";
+import { readProc, readProcLink } from "./proc.ts";
 import { MountError } from "./mount-options.ts";
 import { close, openat, ppoll, statx as statxAt } from "./syscall.ts";
 
@@ -52,7 +46,6 @@ export type Mountpoint =
 
 const AT_STATX_FORCE_SYNC = 0x2000;
 const AT_STATX_DONT_SYNC = 0x4000;
-const STATX_TYPE = 1;
 const statxBuffer = smallMemory(statx.sizeof);
 const empty = cstring("");
 
@@ -185,6 +178,8 @@ export function inspectMountpoint(path: string): Mountpoint {
 
 /** Makes the directory and those above it, if they are missing. */
 export function createDirectory(path: string): void {
+  // Loaded only here: that takes a thread 5 ms.
+  const { mkdirSync } = process.getBuiltinModule("node:fs");
   try {
     mkdirSync(path, { recursive: true, mode: 0o755 });
   } catch (error) {

@@ -2,7 +2,6 @@
 // in another process's mount namespace on a thread that moves there. Failures to mount are
 // MountErrors, which say what to do; unmounting returns 0 or -errno.
 
-import { readdirSync } from "node:fs";
 import {
   AT_FDCWD,
   CLONE_FS,
@@ -18,7 +17,8 @@ import { EACCES, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, ESRCH, errnoMessage } fro
 import { cstring } from "./memory.ts";
 import { mountWithHelper, unmountWithHelper } from "./mount-fusermount.ts";
 import { startWatcher } from "./mount-watcher.ts";
-import { isFuse, openProc, readMounts, readProcLink } from "./mount-info.ts";
+import { isFuse, readMounts } from "./mount-info.ts";
+import { openProc, readProcLink } from "./proc.ts";
 import {
   fuseOptions,
   mountFlags,
@@ -300,6 +300,8 @@ function namespaceOf(pid: number | string): string | undefined {
 /** The process that the mount was made for, or any other in its namespace. */
 function findInNamespace({ pid, name }: Namespace): number | undefined {
   if (namespaceOf(pid) === name) return pid;
+  // Loaded only here: that takes a thread 5 ms.
+  const { readdirSync } = process.getBuiltinModule("node:fs");
   const pids = readdirSync("/proc").filter((entry) => /^\d+$/.test(entry));
   const found = pids.find((candidate) => namespaceOf(candidate) === name);
   return found === undefined ? undefined : Number(found);

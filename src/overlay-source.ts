@@ -14,7 +14,8 @@ import {
 import { EEXIST, EOPNOTSUPP, EPERM, EROFS, errnoMessage } from "./errno.ts";
 import { log } from "./log.ts";
 import { cstring, passingString } from "./memory.ts";
-import { hasCapability, readMountinfo, readProc, readProcLink } from "./mount-info.ts";
+import { readMountinfo } from "./mount-info.ts";
+import { hasCapability, readProc, readProcLink } from "./proc.ts";
 import { isInside, locate, type Place } from "./mount-point.ts";
 import type { OverlayConfig } from "./overlay-config.ts";
 import { ConfigError } from "./passthrough-config.ts";

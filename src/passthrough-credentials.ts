@@ -18,7 +18,7 @@ import { assert } from "./assert.ts";
 import { EOVERFLOW, EPERM } from "./errno.ts";
 import type { Context } from "./filesystem.ts";
 import { smallMemory } from "./memory.ts";
-import { hasCapability, readProc, statusField } from "./mount-info.ts";
+import { hasCapability, readProc, statusField } from "./proc.ts";
 import {
   capget,
   getegid,

@@ -43,7 +43,7 @@ import { ECONNABORTED, EINTR, ENODEV, ENOTCONN, errnoMessage } from "./errno.ts"
 import type { Connection, FileSystem } from "./filesystem.ts";
 import { CPUS_MAX, MAX_WRITE, RING_ENTRIES_MAX } from "./limits.ts";
 import { map, PAGE_SIZE, smallMemory, type Memory } from "./memory.ts";
-import { readProc, statusSet } from "./mount-info.ts";
+import { readProc, statusSet } from "./proc.ts";
 import { Reply } from "./reply.ts";
 import { copyU64, Request } from "./request.ts";
 import { Server } from "./server.ts";

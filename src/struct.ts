@@ -40,7 +40,16 @@ export type Layout<Names extends string = string> = { readonly [Name in Names]: 
   readonly sizeof: number;
 };
 
-const types = new WeakMap<object, Type>();
+interface Declaration {
+  readonly name: string;
+  readonly fields: Readonly<Record<string, Type | Layout>>;
+  readonly align: number;
+  /** Made when it is asked for. */
+  type?: Type;
+}
+
+/** What each layout was made from. No more is done with it when a thread starts. */
+const declarations = new WeakMap<object, Declaration>();
 
 /** Lays out `fields` in order, each at its natural alignment, as a C compiler does. */
 export function struct<const Fields extends Record<string, Type | Layout>>(
@@ -48,28 +57,37 @@ export function struct<const Fields extends Record<string, Type | Layout>>(
   fields: Fields,
 ): Layout<keyof Fields & string> {
   const layout: Record<string, number> = {};
-  const list: Field[] = [];
   let offset = 0;
   let align = 1;
-  for (const [fieldName, declared] of Object.entries(fields)) {
-    const type = types.get(declared) ?? (declared as Type);
-    offset = roundUp(offset, type.align);
-    layout[fieldName] = offset;
-    list.push({ name: fieldName, offset, type });
-    offset += type.size;
-    align = Math.max(align, type.align);
+  for (const field in fields) {
+    const type = fields[field]!;
+    const ownAlign = isLayout(type) ? declarations.get(type)!.align : type.align;
+    offset = roundUp(offset, ownAlign);
+    layout[field] = offset;
+    offset += isLayout(type) ? type.sizeof : type.size;
+    align = Math.max(align, ownAlign);
   }
-  const size = roundUp(offset, align);
-  layout["sizeof"] = size;
-  types.set(layout, { name, size, align, fields: list });
+  layout["sizeof"] = roundUp(offset, align);
+  declarations.set(layout, { name, fields, align });
   return layout as Layout<keyof Fields & string>;
 }
 
-/** What `struct` recorded of a layout: for the debug printer and for tests. */
+/** A layout as a type: for the debug printer and for tests. */
 export function typeOf(layout: Layout): Type {
-  const type = types.get(layout);
-  if (type === undefined) throw new TypeError("not a layout made by struct()");
-  return type;
+  const declaration = declarations.get(layout);
+  if (declaration === undefined) throw new TypeError("not a layout made by struct()");
+  const { name, align } = declaration;
+  if (declaration.type !== undefined) return declaration.type;
+  const fields = Object.entries(declaration.fields).map(([field, type]) => ({
+    name: field,
+    offset: (layout as Record<string, number>)[field]!,
+    type: isLayout(type) ? typeOf(type) : type,
+  }));
+  return (declaration.type = { name, size: layout.sizeof, align, fields });
+}
+
+function isLayout(type: Type | Layout): type is Layout {
+  return "sizeof" in type;
 }
 
 /** `value` rounded up to a multiple of `multiple`, a power of two; both below 2**31. */

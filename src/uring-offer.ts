@@ -1,6 +1,6 @@
 // Whether the kernel offers FUSE over io_uring, as far as that can be told without mounting.
 
-import { readFileSync } from "node:fs";
+import { readText } from "./proc.ts";
 
 const PARAMETER = "/sys/module/fuse/parameters/enable_uring";
 
@@ -10,7 +10,7 @@ export const NOT_OFFERED = `the kernel does not offer it. It takes Linux 6.14, a
 /** Undefined on older kernels, and where the module is not loaded yet. */
 export function offersRings(): boolean | undefined {
   try {
-    return readFileSync(PARAMETER, "latin1").startsWith("Y");
+    return readText(PARAMETER).startsWith("Y");
   } catch {
     return undefined;
   }

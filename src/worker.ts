@@ -60,6 +60,7 @@ async function serveTask(
     queues.length > 0
       ? new UringChannel(device, vfs, connection, { queues, cpus }, options)
       : new Channel(device, vfs, connection, options);
+  Bun.unsafe.setJITPolicy(1); // The start is over, see scripts/build.ts.
   say({ type: "ready" });
   while (channel.serveOne() !== GONE);
   readers?.close();

@@ -40,9 +40,10 @@ const LAYERS: readonly (readonly RegExp[])[] = [
   [/^translation$/],
   [/^id-map$/],
   [/^log$/],
-  [/^(activity|vfs-share)$/],
+  [/^(activity|uring-offer|vfs-share)$/],
+  [/^proc$/],
   [/^shared-table$/],
-  [/^(lock|uring(-offer)?)$/],
+  [/^(lock|uring)$/],
   [/^syscall$/],
   [/^limits$/],
   [/^dirents$/],
@@ -57,11 +58,8 @@ const OUTSIDE: Readonly<Record<string, RegExp>> = {
   citty: /^(main|cli(-.+)?)$/,
   "consola/core": /^log$/,
   "jsonc-parser": /^vfs-config-file$/,
-  "node:fs":
-    /^(main|cli(-.+)?|daemon(-crews)?|mount(ed|-.+)?|metrics|activity|passthrough-credentials|uring-offer)$/,
-  "node:os": /^(main|cli(-.+)?|daemon)$/,
-  "node:path": /^(main|cli(-.+)?|daemon|mount(-.+)?)$/,
-  "node:util": /^cli(-.+)?$/,
+  "node:fs": /^(cli(-.+)?|mount(ed|-.+)?)$/,
+  "node:path": /^cli(-.+)?$/,
   "../package.json": /^(main|cli)$/,
 };
 
@@ -84,12 +82,12 @@ function sourcesIn(folder: string): Source[] {
     });
 }
 
-/** Every module that is named in an import, type imports too. */
+/** Every module that is named in an import, type imports too, or loaded when it is needed. */
 function importsOf(text: string): string[] {
   const found = text.matchAll(
-    /^(?:import|export)\b[^"';]*?\bfrom "([^"]+)"|^import "([^"]+)"|\bimport\("([^"]+)"\)/gm,
+    /^(?:import|export)\b[^"';]*?\bfrom "([^"]+)"|^import "([^"]+)"|\b(?:import|require|getBuiltinModule)\("([^"]+)"\)/gm,
   );
-  return [...found].map(([, from, bare, dynamic]) => from ?? bare ?? dynamic!);
+  return [...found].map(([, from, bare, called]) => from ?? bare ?? called!);
 }
 
 const sources = sourcesIn("src");

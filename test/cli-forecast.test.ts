@@ -1,11 +1,9 @@
-// What is started before the command line is read: another process, workers.
+// What is started before the command line is read: another process, a worker.
 
 import { expect, test } from "bun:test";
 import { READY_FD } from "../src/cli-background.ts";
-import { goesToBackground, workersToStart } from "../src/cli-forecast.ts";
+import { goesToBackground, needsWorker } from "../src/cli-forecast.ts";
 
-const WITHOUT_RINGS = () => false;
-const WITH_RINGS = () => true;
 const OWN_NAME = "/usr/bin/fuse-backend";
 const LINK = "/usr/bin/fuse-overlayfs";
 const FOR_HELP = [
@@ -16,28 +14,21 @@ const FOR_HELP = [
   [],
 ];
 
-test("a command that serves in the foreground gets its workers early", () => {
+test("a command that serves in the foreground gets a worker early", () => {
   for (const args of [
     ["passthrough", "--cache", "always", "/src", "/mnt"],
     ["overlay", "-o", "lowerdir=/a", "/mnt"],
     ["vfs", "--config", "/etc/mounts.json"],
   ]) {
     expect(goesToBackground(OWN_NAME, args, {})).toBe(false);
-    expect(workersToStart(args, {}, WITHOUT_RINGS)).toBe(1);
-    expect(workersToStart(args, {}, WITH_RINGS)).toBe(2);
+    expect(needsWorker(args, {})).toBe(true);
   }
-});
-
-test("if it says whether there are rings, one", () => {
-  const said = (...option: string[]) => ["passthrough", ...option, "/src", "/mnt"];
-  expect(workersToStart(said("--io-uring", "off"), {}, WITH_RINGS)).toBe(1);
-  expect(workersToStart(said("--io-uring=off"), {}, WITH_RINGS)).toBe(1);
 });
 
 test("where nothing is served, nothing starts early", () => {
   for (const args of FOR_HELP) {
     expect(goesToBackground(OWN_NAME, args, {})).toBe(false);
-    expect(workersToStart(args, {}, WITH_RINGS)).toBe(0);
+    expect(needsWorker(args, {})).toBe(false);
   }
 });
 
@@ -56,7 +47,6 @@ test("the process that was started to be the daemon serves, however it is called
   ]) {
     expect(goesToBackground(OWN_NAME, args, environment)).toBe(false);
     expect(goesToBackground(LINK, args, environment)).toBe(false);
-    expect(workersToStart(args, environment, WITHOUT_RINGS)).toBe(1);
-    expect(workersToStart(args, environment, WITH_RINGS)).toBe(2);
+    expect(needsWorker(args, environment)).toBe(true);
   }
 });

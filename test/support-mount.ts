@@ -13,7 +13,7 @@ import { dirname, resolve } from "node:path";
 import { MNT_DETACH, pollfd, UMOUNT_NOFOLLOW } from "../src/abi-linux.ts";
 import { errnoName } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
-import { readProc, statusField } from "../src/mount-info.ts";
+import { readProc, statusField } from "../src/proc.ts";
 import { geteuid, ppoll, umount2 } from "../src/syscall.ts";
 import { tryRing } from "../src/uring.ts";
 

@@ -5,7 +5,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readProc } from "../../src/mount-info.ts";
+import { readProc } from "../../src/proc.ts";
 import { EXECUTABLE, whyNoMounts } from "../support-mount.ts";
 import { Namespace } from "../support-namespace.ts";
 import { abort, Child, command, processEnd, serve, User, saidOfDead } from "./lifecycle-daemon.ts";
