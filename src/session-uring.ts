@@ -68,7 +68,7 @@ const ENTRY_SIZE = PAYLOAD + MAX_WRITE;
 const TOGETHER = PAGE_SIZE / 2;
 const IN_OUT = fuse_uring_req_header.ring_ent_in_out;
 /** What stands for the pipe where completions carry the number of an entry. */
-const ANSWERS = 0xffffffff;
+const ANSWERS = RING_ENTRIES_MAX;
 /** In place of the queue of an entry that is another worker's now. */
 const NO_QUEUE = 0xffff;
 
