@@ -384,17 +384,22 @@ class Daemon {
     const path = pathToMounted(this.#place);
     const copy = openMountCopy(path, 0);
     if (copy < 0 && !isUrgent) return;
-    const [stdin, named] = copy < 0 ? (["ignore", path] as const) : [copy, "/proc/self/fd/0"];
-    const children = queues.map((queue) => {
+    const ask = (queue: number): Promise<unknown> => {
       runOn([queue]);
       try {
-        const stdio = [stdin, "ignore", "ignore"] as const;
-        return Bun.spawn(["stat", "-f", named], { env: { PATH: helperPath() }, stdio: [...stdio] });
+        const [stdin, named] = copy < 0 ? ["ignore" as const, path] : [copy, "/proc/self/fd/0"];
+        const env = { PATH: helperPath() };
+        const stdio: ["ignore" | number, "ignore", "ignore"] = [stdin, "ignore", "ignore"];
+        return Bun.spawn(["stat", "-f", named], { env, stdio }).exited;
+      } catch (error) {
+        const { message } = error as Error;
+        log.debug(`requests of CPU ${queue} are handed over with the next one: ${message}`);
+        return Promise.resolve();
       } finally {
         runOn(crews.flatMap(({ cpus }) => cpus));
       }
-    });
-    if (copy >= 0) Promise.all(children.map(({ exited }) => exited)).finally(() => close(copy));
+    };
+    Promise.all(queues.map(ask)).finally(() => copy >= 0 && close(copy));
   }
 
   /** Why requests are not to come by io_uring. Throws MountError if they must. */
