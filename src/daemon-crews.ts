@@ -5,7 +5,7 @@
 import { FUSE_OVER_IO_URING } from "./abi-fuse.ts";
 import { errnoMessage } from "./errno.ts";
 import type { Connection } from "./filesystem.ts";
-import { RING_QUEUES_MAX, WORKERS_MAX } from "./limits.ts";
+import { CPUS_MAX, RING_QUEUES_MAX, WORKERS_MAX } from "./limits.ts";
 import { readProc, readText, statusField } from "./proc.ts";
 import { tryRing } from "./uring.ts";
 import { NOT_OFFERED, offersRings } from "./uring-offer.ts";
@@ -24,8 +24,8 @@ export interface Crew {
 }
 
 /**
- * Plans `workers` workers, and one more for /dev/fuse where there are rings. The worker of number 0
- * starts first, in the first crew.
+ * Plans `workers` workers, and one more for /dev/fuse where there are rings. The first numbers are
+ * of those without whom nobody is answered, since they start first.
  */
 export function planCrews(connection: Connection, workers: number): Crew[] {
   if (!(connection.flags2 & FUSE_OVER_IO_URING))
@@ -42,13 +42,13 @@ export function planCrews(connection: Connection, workers: number): Crew[] {
     if (place >= 0) cpus[ring]!.push(cpu);
   }
   return [
-    ...queues.map((own, ring) => ({ workers: [ring], queues: own, cpus: cpus[ring]! })),
     { workers: [rings], queues: [], cpus: [] },
+    ...queues.map((own, ring) => ({ workers: [ring], queues: own, cpus: cpus[ring]! })),
   ];
 }
 
 /** Why there can be no rings, for a person; undefined if there can. */
-export function whyNoRings(): string | undefined {
+export function whyNoRings(workers: number): string | undefined {
   if (offersRings() === false) return NOT_OFFERED;
   const result = tryRing();
   if (result < 0)
@@ -57,9 +57,9 @@ export function whyNoRings(): string | undefined {
       "look at the sysctl kernel.io_uring_disabled, and at the seccomp profile of the container"
     );
   const { possible } = cpusOfThisProcess();
-  return possible <= RING_QUEUES_MAX
-    ? undefined
-    : `there may be ${possible} CPUs, and a worker serves the queues of ${RING_QUEUES_MAX} at most`;
+  if (possible <= CPUS_MAX && Math.ceil(possible / ringsFor(workers)) <= RING_QUEUES_MAX)
+    return undefined;
+  return `${workers} workers are too few for the queues of ${possible} CPUs`;
 }
 
 function ringsFor(workers: number): number {

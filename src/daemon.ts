@@ -29,13 +29,11 @@ import { DaemonVfs } from "./daemon-vfs.ts";
 import { checkLayers } from "./overlay-source.ts";
 import { PassthroughFs } from "./passthrough.ts";
 import { Credentials } from "./passthrough-credentials.ts";
-import { openMountCopy, type AccessTimes } from "./passthrough-source.ts";
+import type { AccessTimes } from "./passthrough-source.ts";
 import { cloneDevice, describeConnection, handshake } from "./session.ts";
 import { Readers } from "./session-readers.ts";
 import { runOn } from "./session-uring.ts";
-import { LentQueues } from "./session-uring-lent.ts";
 import { createShared, SharedLayout } from "./shared-table.ts";
-import { close } from "./syscall.ts";
 import { NOT_OFFERED } from "./uring-offer.ts";
 import {
   sourceName,
@@ -220,7 +218,6 @@ class Daemon {
     const layout = new SharedLayout();
     const areas = {
       activity: Activity.area(layout),
-      lent: LentQueues.area(layout),
       readers: Readers.area(layout),
       vfs: VfsShare.area(layout),
     };
@@ -254,30 +251,25 @@ class Daemon {
         this.#ended = resolve;
         if (this.#ending !== undefined) resolve(this.#ending);
       });
-      const start = async (worker: number, crew: Crew, borrowed: number[] = []): Promise<void> => {
-        const { queues, cpus } = crew;
+      const start = async (worker: number, { queues, cpus }: Crew): Promise<void> => {
         const own = worker === 0 ? device : cloneDevice(device);
-        const order = { device: own, connection, queues, borrowed, cpus };
+        const order = { device: own, connection, queues, cpus };
         await this.#startWorker(prepared[worker] ?? prepare(worker), order);
       };
       const crews = planCrews(connection, this.#options.workers);
-      const lent = new LentQueues(memory, areas.lent);
-      // One worker is enough to answer. The others wait, since they would keep it from starting.
-      const [first, ...others] = crews.flatMap((crew) =>
-        crew.workers.map((worker) => ({ worker, crew })),
-      );
-      const borrowed = others.flatMap(({ crew }) => crew.queues);
-      lent.lend(borrowed);
-      await start(first!.worker, first!.crew, borrowed);
-      const relief = this.#relieve(activity, crews, lent, start);
+      // To answer, one worker of each crew is enough, and with rings none need read /dev/fuse. The
+      // others wait, since they would keep those from starting.
+      const rings = crews.filter(({ queues }) => queues.length > 0);
+      const answering = rings.length > 0 ? rings : crews;
+      await Promise.all(answering.map((crew) => start(crew.workers[0]!, crew)));
+      const relief = this.#relieve(activity, crews, start);
       if (this.#ending === undefined) {
         this.#tellMounted(connection, mounts);
         ready();
         Bun.unsafe.setJITPolicy(1); // The start is over, see scripts/build.ts.
-        for (const { worker, crew } of others)
-          start(worker, crew)
-            .then(() => this.#rouse(crew, crews, false))
-            .catch(warnNotStarted);
+        for (const crew of crews)
+          for (const worker of crew.workers.slice(answering.includes(crew) ? 1 : 0))
+            start(worker, crew).catch(warnNotStarted);
       }
       this.#served.resolve(mounts);
       const ending = await ended;
@@ -347,17 +339,14 @@ class Daemon {
   #relieve(
     activity: Activity,
     crews: readonly Crew[],
-    lent: LentQueues,
     start: (worker: number, crew: Crew) => Promise<void>,
   ): Timer {
     return setInterval(() => {
       // To be unmounted, the mount still has to answer.
       if (this.#ending !== undefined && this.#ending.how !== "signal") return;
-      const stuck = crews.filter(({ workers }) => activity.areStuck(workers));
       for (const crew of crews) {
         const { workers, queues } = crew;
-        const isLent = queues.some((queue) => lent.isLent(queue));
-        const isStuck = stuck.includes(isLent ? crews[0]! : crew);
+        const isStuck = activity.areStuck(workers);
         if (!isStuck || workers.length >= WORKERS_GROWN_MAX || this.#started >= WORKERS_MAX)
           continue;
         const whose = queues.length > 0 ? ` of CPU ${queues.join(", ")}` : "";
@@ -367,7 +356,7 @@ class Daemon {
         const worker = this.#started;
         workers.push(worker);
         start(worker, crew)
-          .then(() => this.#rouse(crew, crews, true))
+          .then(() => this.#rouse(crew, crews))
           .catch(warnNotStarted);
       }
     }, STUCK_CHECK_MS);
@@ -375,38 +364,26 @@ class Daemon {
 
   /**
    * Has a request come from each of the crew's CPUs: a new worker is handed what comes then, and
-   * with its answers what was there before. By other processes, since they wait for the daemon, and
-   * on a copy of the mount, which does not keep the mount itself busy. If there can be none,
-   * nothing is done unless it is urgent.
+   * with its answers what was there before. By other processes, since they wait for the daemon.
    */
-  #rouse({ queues }: Crew, crews: readonly Crew[], isUrgent: boolean): void {
-    if (this.#place === undefined || queues.length === 0) return;
-    const path = pathToMounted(this.#place);
-    const copy = openMountCopy(path, 0);
-    if (copy < 0 && !isUrgent) return;
-    const ask = (queue: number): Promise<unknown> => {
+  #rouse({ queues }: Crew, crews: readonly Crew[]): void {
+    if (this.#place === undefined) return;
+    const line = ["stat", "-f", pathToMounted(this.#place)];
+    for (const queue of queues) {
       runOn([queue]);
       try {
-        const [stdin, named] = copy < 0 ? ["ignore" as const, path] : [copy, "/proc/self/fd/0"];
-        const env = { PATH: helperPath() };
-        const stdio: ["ignore" | number, "ignore", "ignore"] = [stdin, "ignore", "ignore"];
-        return Bun.spawn(["stat", "-f", named], { env, stdio }).exited;
-      } catch (error) {
-        const { message } = error as Error;
-        log.debug(`requests of CPU ${queue} are handed over with the next one: ${message}`);
-        return Promise.resolve();
+        Bun.spawn(line, { env: { PATH: helperPath() }, stdio: ["ignore", "ignore", "ignore"] });
       } finally {
         runOn(crews.flatMap(({ cpus }) => cpus));
       }
-    };
-    Promise.all(queues.map(ask)).finally(() => copy >= 0 && close(copy));
+    }
   }
 
   /** Why requests are not to come by io_uring. Throws MountError if they must. */
   #whyNoRings(): string | undefined {
-    const { ioUring } = this.#options;
+    const { ioUring, workers } = this.#options;
     if (ioUring === "off") return "it is not wanted";
-    const reason = whyNoRings();
+    const reason = whyNoRings(workers);
     if (ioUring === "on" && reason !== undefined) throw new MountError(`--io-uring on: ${reason}`);
     return reason;
   }

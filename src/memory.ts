@@ -17,12 +17,9 @@ export const MAP_SHARED = 0x01;
 export const MAP_PRIVATE = 0x02;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
-const MREMAP_MAYMOVE = 1;
-const MREMAP_FIXED = 2;
 
 const libc = dlopen("libc.so.6", {
   mmap: { args: ["u64", "u64", "i32", "i32", "i32", "u64"], returns: FFIType.i64_fast },
-  mremap: { args: ["u64", "u64", "u64", "i32", "u64"], returns: FFIType.i64_fast },
   mprotect: { args: ["u64", "u64", "i32"], returns: "i32" },
 }).symbols;
 
@@ -54,26 +51,11 @@ export class Memory {
  * anonymous private memory. Pages cost memory only once they are touched.
  */
 export function map(size: number, fd = -1, offset = 0): Memory {
-  return mapAs(fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, size, fd, offset);
-}
-
-function mapAs(type: number, size: number, fd: number, offset: number): Memory {
   const bytes = roundUp(size, PAGE_SIZE);
-  const flags = type | MAP_NORESERVE;
+  const flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED | MAP_NORESERVE;
   const address = Number(libc.mmap(0, bytes, PROT_READ | PROT_WRITE, flags, fd, offset));
   if (address === -1) throw new Error(`cannot map ${bytes} bytes of memory`);
   return new Memory(address, bytes);
-}
-
-/** New zeroed pages that `mapAgain` can map elsewhere as well. */
-export function mapForSharing(size: number): Memory {
-  return mapAs(MAP_SHARED | MAP_ANONYMOUS, size, -1, 0);
-}
-
-/** Puts the pages of `mapForSharing` at `pages` in the place of those at `address`. */
-export function mapAgain(pages: Address, size: number, address: Address): void {
-  const mapped = libc.mremap(pages, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, address);
-  if (Number(mapped) === -1) throw new Error(`cannot map ${size} bytes of memory once more`);
 }
 
 /** Makes a page filled with machine code executable, and no longer writable. */

@@ -17,8 +17,6 @@
 // NOTIFY_REPLY in the queue of the CPU that we are on. It takes a regular file, which the one that
 // somebody waits to lock is.
 //
-// A worker that starts may find its queues lent, see session-uring-lent.ts.
-//
 // Forgets, interrupts and notifications do not come this way: another worker reads /dev/fuse.
 
 import {
@@ -44,21 +42,12 @@ import { assert } from "./assert.ts";
 import { ECONNABORTED, EINTR, ENODEV, ENOTCONN, errnoMessage } from "./errno.ts";
 import type { Connection, FileSystem } from "./filesystem.ts";
 import { CPUS_MAX, MAX_WRITE, RING_ENTRIES_MAX } from "./limits.ts";
-import {
-  map,
-  mapAgain,
-  mapForSharing,
-  PAGE_SIZE,
-  smallMemory,
-  type Address,
-  type Memory,
-} from "./memory.ts";
+import { map, PAGE_SIZE, smallMemory, type Memory } from "./memory.ts";
 import { readProc, statusSet } from "./proc.ts";
 import { Reply } from "./reply.ts";
 import { copyU64, Request } from "./request.ts";
 import { Server } from "./server.ts";
 import { GONE, SERVED, type ChannelOptions } from "./session.ts";
-import { PASSED_ON, type LentQueues } from "./session-uring-lent.ts";
 import { gettid, pipe2, sched_setaffinity, write } from "./syscall.ts";
 import { Ring } from "./uring.ts";
 
@@ -69,8 +58,6 @@ const TOGETHER = PAGE_SIZE / 2;
 const IN_OUT = fuse_uring_req_header.ring_ent_in_out;
 /** What stands for the pipe where completions carry the number of an entry. */
 const ANSWERS = RING_ENTRIES_MAX;
-/** In place of the queue of an entry that is another worker's now. */
-const NO_QUEUE = 0xffff;
 
 /** What marks requests of our making: the highest two bits of their unique numbers. */
 const NUDGE = 1;
@@ -79,8 +66,6 @@ const NUDGE = 1;
 export interface RingPlace {
   /** The CPUs whose requests it serves. */
   readonly queues: readonly number[];
-  /** Those that it serves until other workers claim them. */
-  readonly borrowed: readonly number[];
   /** Those that it runs on, as far as they are to be had. */
   readonly cpus: readonly number[];
 }
@@ -97,15 +82,11 @@ export class UringChannel {
   readonly #answersTo: number;
   readonly #answers = map(PAGE_SIZE);
   readonly #cpus: readonly number[];
-  readonly #lent: LentQueues;
-  readonly #borrowed: readonly number[];
   readonly #nudge: Memory;
   /** By entry: the queue, and whether its request waits to be answered. */
   readonly #queue = new Uint16Array(RING_ENTRIES_MAX);
   readonly #waits = new Uint8Array(RING_ENTRIES_MAX);
   #entries = 0;
-  #borrowedEntries = 0;
-  #isGone = false;
 
   /**
    * Serves a part of the mount behind `device` on the calling thread. Requests come when the queues
@@ -115,8 +96,7 @@ export class UringChannel {
     device: number,
     fs: FileSystem,
     connection: Connection,
-    { queues, borrowed, cpus }: RingPlace,
-    lent: LentQueues,
+    { queues, cpus }: RingPlace,
     options: ChannelOptions = {},
   ) {
     const ring = Ring.create();
@@ -124,37 +104,24 @@ export class UringChannel {
       throw new Error(`cannot create a ring of io_uring: ${errnoMessage(ring)}`);
     this.#ring = ring;
     this.#device = device;
-    const size = (RING_ENTRIES_MAX + 1) * ENTRY_SIZE;
-    this.#memory = borrowed.length > 0 ? mapForSharing(size) : map(size);
+    this.#memory = map((RING_ENTRIES_MAX + 1) * ENTRY_SIZE);
     this.#aside = RING_ENTRIES_MAX * ENTRY_SIZE + PAYLOAD;
     [this.#answersFrom, this.#answersTo] = makePipe();
     const request = new Request(this.#memory, TOGETHER);
     const reply = new Reply(this.#memory, this.#aside - fuse_out_header.sizeof, MAX_WRITE);
     this.#cpus = cpus;
-    this.#lent = lent;
-    this.#borrowed = borrowed;
     this.#nudge = makeNudge();
     this.#activity = options.activity;
     this.#activity?.enter();
     this.#server = new Server(fs, connection, request, reply, device, options);
     this.#readAnswers();
-    for (const queue of queues) this.#begin(queue);
-    for (const queue of borrowed) this.#register(queue);
-    this.#borrowedEntries = borrowed.length;
+    for (const queue of queues) this.#register(queue);
     runOn(cpus);
-  }
-
-  /** Serves a queue of its own, now or as soon as it gets it back. */
-  #begin(queue: number): void {
-    const state = this.#lent.claim(queue, this.#answersTo);
-    if (state === "free") this.#register(queue);
-    else if (state === "gone") this.#isGone = true;
   }
 
   /** Takes a request from the ring, has it handled, and answers; or waits for the next. */
   serveOne(): number {
     const ring = this.#ring;
-    if (this.#isGone) return GONE;
     if (!ring.next()) {
       const taken = ring.enter(1);
       if (taken < 0 && taken !== -EINTR)
@@ -167,44 +134,16 @@ export class UringChannel {
       return SERVED;
     }
     if (result < 0) {
-      if (result !== -ENOTCONN && result !== -ENODEV && result !== -ECONNABORTED)
-        throw new Error(`the kernel refuses an answer in the ring: ${errnoMessage(result)}`);
-      this.#lent.end(this.#borrowed);
-      return GONE;
+      if (result === -ENOTCONN || result === -ENODEV || result === -ECONNABORTED) return GONE;
+      throw new Error(`the kernel refuses an answer in the ring: ${errnoMessage(result)}`);
     }
-    if (this.#borrowedEntries > 0 && this.#passOn(userData)) return SERVED;
-    this.#serveIn(userData);
-    return SERVED;
-  }
-
-  #serveIn(entry: number): void {
-    const ring = this.#ring;
     const activity = this.#activity;
     if (activity !== undefined) activity.begin();
-    this.#serve(entry);
+    this.#serve(userData);
     // Who waits for this answer is not to wait for the next one too.
     if (ring.isReady) ring.enter(0);
     if (activity !== undefined) activity.end();
-  }
-
-  /** Passes on an entry whose queue is claimed; false if it is not. */
-  #passOn(entry: number): boolean {
-    const queue = this.#queue[entry]!;
-    if (this.#lent.claimant(queue) < 0) return false;
-    this.#lent.passOn(queue, this.#memory.address + entry * ENTRY_SIZE);
-    this.#queue[entry] = NO_QUEUE;
-    this.#borrowedEntries--;
-    if (!this.#queue.subarray(0, this.#entries).includes(queue)) this.#lent.giveBack(queue);
-    return true;
-  }
-
-  /** Takes over an entry with a request from the worker that its queue was lent to. */
-  #takeOver(queue: number, pages: Address): void {
-    assert(this.#entries < RING_ENTRIES_MAX, "there is room for an entry that was lent");
-    const entry = this.#entries++;
-    this.#queue[entry] = queue;
-    mapAgain(pages, ENTRY_SIZE, this.#memory.address + entry * ENTRY_SIZE);
-    this.#serveIn(entry);
+    return SERVED;
   }
 
   #serve(entry: number): void {
@@ -313,9 +252,7 @@ export class UringChannel {
   #hold(entry: number): void {
     this.#waits[entry] = 1;
     if (!this.#canBeSpared(entry)) {
-      const queue = this.#queue[entry]!;
-      if (this.#borrowed.includes(queue)) this.#borrowedEntries++;
-      this.#register(queue);
+      this.#register(this.#queue[entry]!);
       this.#wake(entry);
     }
     // The kernel says nothing of a signal that came before the request did.
@@ -343,13 +280,9 @@ export class UringChannel {
     if (length < 0 && length !== -EINTR)
       throw new Error(`cannot read late answers: ${errnoMessage(length)}`);
     for (let at = 0; at < length; at += fuse_out_header.sizeof) {
-      const { view } = this.#answers;
-      if (view.getUint32(at + fuse_out_header.len, true) === PASSED_ON) {
-        this.#hear(at);
-        continue;
-      }
       const entry = this.#waiting(at);
       if (entry < 0) continue;
+      const { view } = this.#answers;
       const size = view.getUint32(at + fuse_out_header.len, true);
       assert(size === fuse_out_header.sizeof, "a late answer is a header");
       this.#waits[entry] = 0;
@@ -357,15 +290,6 @@ export class UringChannel {
       this.#ring.enter(0);
     }
     this.#readAnswers();
-  }
-
-  /** What the worker says that a queue was lent to; see `LentQueues`. */
-  #hear(at: number): void {
-    const { view } = this.#answers;
-    const pages = Number(view.getBigUint64(at + fuse_out_header.unique, true));
-    if (pages === 0) this.#isGone = true;
-    else this.#takeOver(view.getInt32(at + fuse_out_header.error, true), pages);
-    this.#ring.enter(0);
   }
 
   /** The entry whose request the answer at `at` is for, -1 if there is none. */

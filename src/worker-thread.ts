@@ -28,8 +28,6 @@ export interface ServeOrder {
   readonly device: number;
   /** The CPUs whose queues it serves by io_uring; none to serve `device`. */
   readonly queues: readonly number[];
-  /** Those whose queues it serves until their workers are there. */
-  readonly borrowed: readonly number[];
   /** The CPUs that it runs on; none for all. */
   readonly cpus: readonly number[];
   readonly connection: Connection;
@@ -38,7 +36,6 @@ export interface ServeOrder {
 /** Where in shared memory the threads of the daemon meet. */
 export interface DaemonAreas {
   readonly activity: number;
-  readonly lent: number;
   readonly readers: number;
   readonly vfs: number;
 }

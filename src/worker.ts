@@ -10,7 +10,6 @@ import { Credentials } from "./passthrough-credentials.ts";
 import { Channel, GONE } from "./session.ts";
 import { Readers } from "./session-readers.ts";
 import { UringChannel } from "./session-uring.ts";
-import { LentQueues } from "./session-uring-lent.ts";
 import { VfsShare } from "./vfs-share.ts";
 import type { ServeOrder, ServeTask, WorkerMessage, WorkerTask } from "./worker-thread.ts";
 import { WorkerVfs } from "./worker-vfs.ts";
@@ -53,14 +52,13 @@ async function serveTask(
   activity.begin();
   const { vfs } = new WorkerVfs(new VfsShare(memory, task.areas.vfs), thread, task.fixed);
   activity.end();
-  const { device, connection, queues, ...place } = await order;
+  const { device, connection, queues, cpus } = await order;
   const hasRings = (connection.flags2 & FUSE_OVER_IO_URING) !== 0;
   const readers = hasRings ? undefined : new Readers(memory, task.areas.readers, activity, device);
-  const lent = new LentQueues(memory, task.areas.lent);
   const options = { tracer, activity, readers };
   const channel =
     queues.length > 0
-      ? new UringChannel(device, vfs, connection, { queues, ...place }, lent, options)
+      ? new UringChannel(device, vfs, connection, { queues, cpus }, options)
       : new Channel(device, vfs, connection, options);
   Bun.unsafe.setJITPolicy(1); // The start is over, see scripts/build.ts.
   say({ type: "ready" });

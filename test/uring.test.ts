@@ -1,16 +1,13 @@
 // The ring, by operations that need no FUSE, and the plan of who serves what.
 
 import { describe, expect, test } from "bun:test";
-import { FUSE_OVER_IO_URING, fuse_out_header } from "../src/abi-fuse.ts";
-import { O_NONBLOCK } from "../src/abi-linux.ts";
+import { FUSE_OVER_IO_URING } from "../src/abi-fuse.ts";
 import { IORING_OP_NOP, IORING_OP_READ, io_uring_sqe } from "../src/abi-uring.ts";
 import { cpuList, planCrews } from "../src/daemon-crews.ts";
 import { EBADF } from "../src/errno.ts";
 import { RING_SUBMISSIONS } from "../src/limits.ts";
 import { smallMemory } from "../src/memory.ts";
-import { close, pipe2, read, write } from "../src/syscall.ts";
-import { LentQueues } from "../src/session-uring-lent.ts";
-import { createShared, SharedLayout } from "../src/shared-table.ts";
+import { close, pipe2, write } from "../src/syscall.ts";
 import { Ring, tryRing } from "../src/uring.ts";
 import { CONNECTION } from "./support-server.ts";
 
@@ -90,9 +87,8 @@ describe("the plan of workers", () => {
   });
 
   test.each([1, 2, 64])("has each CPU's queue served once by %d workers with rings", (workers) => {
-    const crews = planCrews({ ...CONNECTION, flags2: FUSE_OVER_IO_URING }, workers);
-    const rings = crews.slice(0, -1);
-    expect(crews.at(-1)).toEqual({ workers: [rings.length], queues: [], cpus: [] });
+    const [device, ...rings] = planCrews({ ...CONNECTION, flags2: FUSE_OVER_IO_URING }, workers);
+    expect(device).toEqual({ workers: [rings.length], queues: [], cpus: [] });
     expect(rings.length).toBeLessThanOrEqual(workers);
     expect(rings.map((crew) => crew.workers)).toEqual(rings.map((_, index) => [index]));
     const queues = rings.flatMap((crew) => crew.queues).toSorted((a, b) => a - b);
@@ -107,58 +103,5 @@ describe("the plan of workers", () => {
   test("reads the kernel's lists of CPUs", () => {
     expect(cpuList("0-3,8,10-11\n")).toEqual([0, 1, 2, 3, 8, 10, 11]);
     expect(cpuList("0\n")).toEqual([0]);
-  });
-});
-
-describe("lent queues", () => {
-  function makeLent(): LentQueues {
-    const layout = new SharedLayout();
-    const area = LentQueues.area(layout);
-    return new LentQueues(createShared(layout), area);
-  }
-
-  function makePipe(): { to: number; next: () => [number, number, bigint]; end: () => void } {
-    const fds = smallMemory(8);
-    expect(pipe2(fds.address, O_NONBLOCK)).toBe(0);
-    const [from, to] = [fds.i32[0]!, fds.i32[1]!];
-    const { view, address, size } = smallMemory(fuse_out_header.sizeof);
-    return {
-      to,
-      next: () => {
-        expect(read(from, address, size)).toBe(size);
-        return [view.getUint32(0, true), view.getInt32(4, true), view.getBigUint64(8, true)];
-      },
-      end: () => void [from, to].map(close),
-    };
-  }
-
-  test("are claimed once, passed on with their entries, and then as any other", () => {
-    const lent = makeLent();
-    const pipe = makePipe();
-    expect(lent.claim(3, pipe.to)).toBe("free");
-    lent.lend([3, 5]);
-    expect([3, 4, 5].map((queue) => lent.isLent(queue))).toEqual([true, false, true]);
-    expect(lent.claimant(3)).toBe(-1);
-    expect(lent.claim(3, pipe.to)).toBe("claimed");
-    expect(lent.claim(3, 99)).toBe("free");
-    expect([lent.claimant(3), lent.claimant(4), lent.claimant(5)]).toEqual([pipe.to, -1, -1]);
-    lent.passOn(3, 0x7fff12345000);
-    expect(pipe.next()).toEqual([0, 3, 0x7fff12345000n]);
-    lent.giveBack(3);
-    expect([lent.isLent(3), lent.claimant(3)]).toEqual([false, -1]);
-    pipe.end();
-  });
-
-  test("end with the mount, for who waits for them and who comes later", () => {
-    const lent = makeLent();
-    const pipe = makePipe();
-    lent.lend([1, 2, 3]);
-    expect(lent.claim(1, pipe.to)).toBe("claimed");
-    lent.giveBack(3);
-    lent.end([1, 2, 3]);
-    expect(pipe.next()).toEqual([0, 1, 0n]);
-    expect(lent.claim(2, pipe.to)).toBe("gone");
-    expect(lent.claim(3, pipe.to)).toBe("free");
-    pipe.end();
   });
 });

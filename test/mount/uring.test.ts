@@ -3,8 +3,6 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { cpuList } from "../../src/daemon-crews.ts";
-import { readProc, statusField } from "../../src/proc.ts";
 import { EXECUTABLE, Mount, offerIoUring, whyNoIoUring, withMount } from "../support-mount.ts";
 
 setDefaultTimeout(60_000);
@@ -20,19 +18,6 @@ async function run(...line: string[]): Promise<string> {
   ]);
   if ((await child.exited) !== 0) throw new Error(`${line.join(" ")}: ${wrong}`);
   return said;
-}
-
-/** How often the worker of a daemon that runs on this CPU alone has waited; 0 if there is none. */
-function waitsOfWorker(pid: number, cpu: number): number {
-  const statuses = readdirSync(`/proc/${pid}/task`).map((task) =>
-    readProc(`${pid}/task/${task}/status`),
-  );
-  const own = statuses.find(
-    (status) =>
-      statusField(status, "Name") === "Worker" &&
-      statusField(status, "Cpus_allowed_list") === String(cpu),
-  );
-  return own === undefined ? 0 : Number(statusField(own, "voluntary_ctxt_switches"));
 }
 
 describe.skipIf(whyNoIoUring !== undefined)("io_uring", () => {
@@ -90,34 +75,6 @@ describe.skipIf(whyNoIoUring !== undefined)("io_uring", () => {
       )![1]!;
       expect(cpus).toContain(own.split(/[-,]/)[0]!);
     });
-  });
-
-  test("is served by the first worker until the others are there", async () => {
-    const cpus = cpuList(statusField(readProc("self/status"), "Cpus_allowed_list"));
-    await withMount({ options: ON }, async ({ pid, mountpoint }) => {
-      const ask = (cpu: number): Promise<string> =>
-        run("taskset", "-c", String(cpu), "stat", "-f", mountpoint, mountpoint, mountpoint);
-      const isServedThere = async (cpu: number): Promise<boolean> => {
-        const before = waitsOfWorker(pid, cpu);
-        await ask(cpu);
-        return waitsOfWorker(pid, cpu) - before >= 3;
-      };
-      for (const cpu of cpus) await ask(cpu);
-      for (const cpu of cpus) {
-        let asked = 1;
-        while (!(await isServedThere(cpu))) expect(++asked).toBeLessThan(1000);
-      }
-    });
-  });
-
-  test("can be unmounted while queues change hands", async () => {
-    for (let requests = 0; requests <= 40; requests += 4) {
-      await using mount = await Mount.start({ options: ON });
-      const script = 'for n in $(seq "$2"); do stat -f "$1"; done >/dev/null; umount "$1"';
-      await run("sh", "-c", script, "sh", mount.mountpoint, String(requests));
-      await mount.ended();
-      expect(mount.output).toContain("was unmounted");
-    }
   });
 
   test("goes on while a hundred requests of one CPU wait for a lock, and answers them", async () => {
