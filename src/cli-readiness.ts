@@ -1,19 +1,10 @@
 // What a process that was started to be the daemon in the background has to tell the first one; see
 // cli-background.ts.
 
-import {
-  AT_EMPTY_PATH,
-  AT_FDCWD,
-  O_CLOEXEC,
-  O_RDWR,
-  S_IFMT,
-  S_IFREG,
-  STATX_TYPE,
-  statx,
-} from "./abi-linux.ts";
+import { AT_FDCWD, O_CLOEXEC, O_RDWR, S_IFMT, S_IFREG, stat } from "./abi-linux.ts";
 import { DECLINED, READY, READY_FD } from "./cli-background.ts";
 import { cstring, smallMemory } from "./memory.ts";
-import { close, dup3, fcntl, openat, statx as statxAt, write } from "./syscall.ts";
+import { close, dup3, fcntl, fstat, openat, write } from "./syscall.ts";
 
 const STDERR = 2;
 const F_SETFD = 2;
@@ -69,7 +60,7 @@ function detachStderr(): void {
 }
 
 function isFile(fd: number): boolean {
-  const { address, view } = smallMemory(statx.sizeof);
-  const error = statxAt(fd, cstring("").address, AT_EMPTY_PATH, STATX_TYPE, address);
-  return error === 0 && (view.getUint16(statx.stx_mode, true) & S_IFMT) === S_IFREG;
+  const { address, view } = smallMemory(stat.sizeof);
+  const error = fstat(fd, address);
+  return error === 0 && (view.getUint32(stat.st_mode, true) & S_IFMT) === S_IFREG;
 }

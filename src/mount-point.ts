@@ -11,7 +11,6 @@ import {
   S_IFDIR,
   S_IFMT,
   statx,
-  STATX_TYPE,
 } from "./abi-linux.ts";
 import { EACCES, ECANCELED, ECONNABORTED, ENOENT, ENOTCONN, errnoMessage } from "./errno.ts";
 import { DYING_STEP_US, DYING_STEPS } from "./limits.ts";
@@ -46,6 +45,7 @@ export type Mountpoint =
 
 const AT_STATX_FORCE_SYNC = 0x2000;
 const AT_STATX_DONT_SYNC = 0x4000;
+const STATX_TYPE = 1;
 const statxBuffer = smallMemory(statx.sizeof);
 const empty = cstring("");
 

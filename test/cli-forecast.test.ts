@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test";
 import { READY_FD } from "../src/cli-background.ts";
 import { goesToBackground, needsWorker } from "../src/cli-forecast.ts";
+import { workersToStart } from "../src/program.ts";
 
 const OWN_NAME = "/usr/bin/fuse-backend";
 const LINK = "/usr/bin/fuse-overlayfs";
@@ -49,4 +50,13 @@ test("the process that was started to be the daemon serves, however it is called
     expect(goesToBackground(LINK, args, environment)).toBe(false);
     expect(needsWorker(args, environment)).toBe(true);
   }
+});
+
+test("with io_uring two workers start before the mount answers, unless it is not wanted", () => {
+  const withRings = (): boolean => true;
+  expect(workersToStart({ ioUring: "auto" }, withRings)).toBe(2);
+  expect(workersToStart({ ioUring: "on" }, withRings)).toBe(2);
+  expect(workersToStart({ ioUring: "off" }, withRings)).toBe(1);
+  for (const offered of [false, undefined])
+    expect(workersToStart({ ioUring: "auto" }, () => offered)).toBe(1);
 });
