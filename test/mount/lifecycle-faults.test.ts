@@ -4,27 +4,38 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { whyNoMounts } from "../support-mount.ts";
+import { offerIoUring, whyNoIoUring, whyNoMounts } from "../support-mount.ts";
 import { Namespace, type How } from "../support-namespace.ts";
 import { Child, procText, User } from "./lifecycle-daemon.ts";
 import { NotifySocket } from "./lifecycle-socket.ts";
 
 setDefaultTimeout(60_000);
 
-describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
-  let base = "";
-  beforeAll(async () => {
-    base = await mkdtemp("/tmp/fuse-backend-test-");
-    await chmod(base, 0o755);
-    await Bun.build({
-      entrypoints: ["main.ts", "worker-main.ts"].map((file) =>
-        resolve(import.meta.dir, "faulty", file),
-      ),
-      splitting: true,
-      compile: { outfile: `${base}/faulty`, autoloadBunfig: false, autoloadDotenv: false },
-    });
+let base = "";
+beforeAll(async () => {
+  base = await mkdtemp("/tmp/fuse-backend-test-");
+  await chmod(base, 0o755);
+  await Bun.build({
+    entrypoints: ["main.ts", "worker-main.ts"].map((file) =>
+      resolve(import.meta.dir, "faulty", file),
+    ),
+    splitting: true,
+    compile: { outfile: `${base}/faulty`, autoloadBunfig: false, autoloadDotenv: false },
   });
-  afterAll(() => rm(base, { recursive: true, force: true }));
+});
+afterAll(() => rm(base, { recursive: true, force: true }));
+
+const CASES = [
+  { ioUring: "off", whyNot: whyNoMounts },
+  { ioUring: "on", whyNot: whyNoIoUring },
+].filter(({ whyNot }) => whyNot === undefined);
+
+describe.each(CASES)("a daemon with a bug, io_uring $ioUring", ({ ioUring }) => {
+  let takeBack = (): void => {};
+  beforeAll(() => {
+    if (ioUring === "on") takeBack = offerIoUring("Y");
+  });
+  afterAll(() => takeBack());
 
   async function serveFaulty(
     space: Namespace,
@@ -32,7 +43,7 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
     how: How = {},
   ): Promise<Child> {
     const places = [`${space.base}/src`, `${space.base}/mnt`];
-    const line = [`${base}/faulty`, "passthrough", ...options, ...places];
+    const line = [`${base}/faulty`, "passthrough", `--io-uring=${ioUring}`, ...options, ...places];
     const daemon = new Child(space.start(line, how));
     await daemon.said(/FUSE 7\.\d+ with/);
     return daemon;
@@ -89,7 +100,7 @@ describe.skipIf(whyNoMounts !== undefined)("a daemon with a bug", () => {
   test("in the background ends too", async () => {
     await using space = await Namespace.create();
     const places = [`${space.base}/src`, `${space.base}/mnt`];
-    const options = ["--background", `--pid-file=${space.base}/pid`];
+    const options = ["--background", `--pid-file=${space.base}/pid`, `--io-uring=${ioUring}`];
     const run = space.run([`${base}/faulty`, "passthrough", ...options, ...places]);
     expect(run.exitCode).toBe(0);
     expect(await use(space, 'stat "$mnt/fault-assertion"').ended()).toBe(1);
