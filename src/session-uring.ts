@@ -11,9 +11,14 @@
 // up the queue, an entry is added for each. Their answers come from any thread through a pipe: only
 // the ring's own thread may answer.
 //
+// With the answer, the queue has one entry too many, and the kernel can't be told to do without it.
+// It would put a request there that comes while we are stuck with another one, and that another
+// worker could take otherwise. So a request of our making is left unanswered in it: the entry is
+// spare until the next request has to wait.
+//
 // The kernel hands over a request when it is made, if there is an entry, and otherwise when an
 // answer comes in; a new entry does not make it look for requests that wait already. So a new entry
-// is given a request of our making: FUSE_NOTIFY_RETRIEVE of no data, which the kernel answers by a
+// is given such a request: FUSE_NOTIFY_RETRIEVE of no data, which the kernel answers by a
 // NOTIFY_REPLY in the queue of the CPU that we are on. It takes a regular file, which the one that
 // somebody waits to lock is.
 //
@@ -21,6 +26,7 @@
 
 import {
   FUSE_NOTIFY_RETRIEVE,
+  FUSE_REQUEST_TIMEOUT,
   fuse_in_header,
   fuse_notify_retrieve_out,
   fuse_out_header,
@@ -62,6 +68,11 @@ const ANSWERS = RING_ENTRIES_MAX;
 /** What marks requests of our making: the highest two bits of their unique numbers. */
 const NUDGE = 1;
 
+// Why an entry is kept from the kernel: it is not, its request waits to be answered, it is spare.
+const NOT_KEPT = 0;
+const WAITS = 1;
+const SPARE = 2;
+
 /** The part of a mount that a worker looks after. */
 export interface RingPlace {
   /** The CPUs whose requests it serves. */
@@ -83,10 +94,12 @@ export class UringChannel {
   readonly #answers = map(PAGE_SIZE);
   readonly #cpus: readonly number[];
   readonly #nudge: Memory;
-  /** By entry: the queue, and whether its request waits to be answered. */
+  /** By entry: the queue, and why it is kept. */
   readonly #queue = new Uint16Array(RING_ENTRIES_MAX);
-  readonly #waits = new Uint8Array(RING_ENTRIES_MAX);
+  readonly #kept = new Uint8Array(RING_ENTRIES_MAX);
   #entries = 0;
+  /** Whether requests may be left unanswered: the kernel gives up on none. */
+  readonly #mayBeSpare: boolean;
 
   /**
    * Serves a part of the mount behind `device` on the calling thread. Requests come when the queues
@@ -113,6 +126,7 @@ export class UringChannel {
     this.#nudge = makeNudge();
     this.#activity = options.activity;
     this.#activity?.enter();
+    this.#mayBeSpare = !hasTimeout(connection);
     this.#server = new Server(fs, connection, request, reply, device, options);
     this.#readAnswers();
     for (const queue of queues) this.#register(queue);
@@ -154,7 +168,8 @@ export class UringChannel {
     const payload = page + PAYLOAD;
     const payloadSize = view.getUint32(page + IN_OUT + fuse_uring_ent_in_out.payload_sz, true);
     if (view.getUint32(page + fuse_in_header.unique + 4, true) >>> 30 === NUDGE) {
-      this.#commitResult(entry, 0);
+      if (this.#mayBeSpare && this.#hasAnother(entry)) this.#kept[entry] = SPARE;
+      else this.#commitResult(entry, 0);
       return;
     }
     const length = view.getUint32(page + fuse_in_header.len, true);
@@ -168,8 +183,7 @@ export class UringChannel {
     request.base = base;
     const body = payloadSize > 0 ? this.#aside : payload;
     reply.moveTo(body - fuse_out_header.sizeof);
-    const mayWait = this.#entries < RING_ENTRIES_MAX || this.#canBeSpared(entry);
-    server.context.device = mayWait ? this.#answersTo : -1;
+    server.context.device = this.#mayWait(entry) ? this.#answersTo : -1;
     const replyLength = server.handle(length);
     if (server.repliesLater) {
       this.#hold(entry);
@@ -232,7 +246,10 @@ export class UringChannel {
     this.#ring.enter(0);
   }
 
-  /** Makes a request in the queue of `entry`, behind which come those that wait there. */
+  /**
+   * Makes a request in the queue of `entry`, behind which come those that wait there, by the file
+   * of the request in `entry`.
+   */
   #wake(entry: number): void {
     const { view } = this.#nudge;
     const body = fuse_out_header.sizeof;
@@ -248,24 +265,42 @@ export class UringChannel {
 
   // --- Late answers ---
 
+  /** Whether the request in `entry` may wait, since its queue has or can have another entry. */
+  #mayWait(entry: number): boolean {
+    const isRoom = this.#entries < RING_ENTRIES_MAX;
+    return isRoom || this.#hasAnother(entry) || this.#another(entry, SPARE) >= 0;
+  }
+
   /** The request in `entry` waits. Sees to it that its queue has another entry. */
   #hold(entry: number): void {
-    this.#waits[entry] = 1;
-    if (!this.#canBeSpared(entry)) {
-      this.#register(this.#queue[entry]!);
-      this.#wake(entry);
+    this.#kept[entry] = WAITS;
+    if (!this.#hasAnother(entry)) {
+      const spare = this.#another(entry, SPARE);
+      if (spare >= 0) {
+        this.#kept[spare] = NOT_KEPT;
+        this.#commitResult(spare, 0);
+      } else {
+        this.#register(this.#queue[entry]!);
+        this.#wake(entry);
+      }
     }
     // The kernel says nothing of a signal that came before the request did.
     const { fs, request, context } = this.#server;
     if (hasSignal(request.pid)) fs.interrupt(context, request.uniqueLow, request.uniqueHigh);
   }
 
-  /** Whether the queue has another entry in which no request waits. */
-  #canBeSpared(entry: number): boolean {
+  /** Whether the kernel has another entry of the queue. */
+  #hasAnother(entry: number): boolean {
+    return this.#another(entry, NOT_KEPT) >= 0;
+  }
+
+  /** Another entry of the queue that is `kept` so; -1 if there is none. */
+  #another(entry: number, kept: number): number {
     const queue = this.#queue[entry];
     for (let other = 0; other < this.#entries; other++)
-      if (other !== entry && this.#queue[other] === queue && this.#waits[other] === 0) return true;
-    return false;
+      if (other !== entry && this.#queue[other] === queue && this.#kept[other] === kept)
+        return other;
+    return -1;
   }
 
   #readAnswers(): void {
@@ -285,7 +320,9 @@ export class UringChannel {
       const { view } = this.#answers;
       const size = view.getUint32(at + fuse_out_header.len, true);
       assert(size === fuse_out_header.sizeof, "a late answer is a header");
-      this.#waits[entry] = 0;
+      this.#kept[entry] = NOT_KEPT;
+      // Before the answer, with which the file may go.
+      if (this.#mayBeSpare && this.#hasAnother(entry)) this.#wake(entry);
       this.#commitResult(entry, view.getInt32(at + fuse_out_header.error, true));
       this.#ring.enter(0);
     }
@@ -300,7 +337,8 @@ export class UringChannel {
     const high = this.#answers.u32[answer + 1];
     for (let entry = 0; entry < this.#entries; entry++) {
       const unique = (entry * ENTRY_SIZE + fuse_in_header.unique) >> 2;
-      if (this.#waits[entry] === 1 && u32[unique] === low && u32[unique + 1] === high) return entry;
+      if (this.#kept[entry] === WAITS && u32[unique] === low && u32[unique + 1] === high)
+        return entry;
     }
     return -1;
   }
@@ -323,6 +361,19 @@ function makeNudge(): Memory {
   const unique = body + fuse_notify_retrieve_out.notify_unique;
   view.setUint32(unique + 4, ((NUDGE << 30) | gettid()) >>> 0, true);
   return memory;
+}
+
+/** Whether the kernel ends the mount if a request takes too long: by our wish or its settings. */
+function hasTimeout({ flags2 }: Connection): boolean {
+  const isSet = (name: string): boolean => {
+    try {
+      return Number(readProc(`sys/fs/fuse/${name}`)) > 0;
+    } catch {
+      return false; // an older kernel
+    }
+  };
+  const settings = ["default_request_timeout", "max_request_timeout"];
+  return (flags2 & FUSE_REQUEST_TIMEOUT) !== 0 || settings.some(isSet);
 }
 
 /** Whether a thread is about to handle a signal. */

@@ -16,7 +16,7 @@ import {
 import { EBUSY, EINVAL } from "../src/errno.ts";
 import { cstring, smallMemory } from "../src/memory.ts";
 import { findMount, parseMountinfo, readMounts } from "../src/mount-info.ts";
-import { fuseOptions, helperOptions, mountFlags } from "../src/mount-options.ts";
+import { fuseOptions, helperOptions, mountFlags, mountOptions } from "../src/mount-options.ts";
 import { inspectMountpoint, isInside, locate } from "../src/mount-point.ts";
 import {
   mount,
@@ -35,23 +35,7 @@ const MS_BIND = 4096;
 const SOCK_DGRAM = 2;
 const MSG_DONTWAIT = 0x40;
 
-const OPTIONS: MountOptions = {
-  mountpoint: "/mnt",
-  fsname: "/src",
-  subtype: "fuse-backend",
-  allowOther: false,
-  autoUnmount: false,
-  readOnly: false,
-  suid: false,
-  dev: false,
-  exec: true,
-  noatime: false,
-  maxRead: 0,
-  extraFlags: 0,
-  fusermount: undefined,
-  mountNamespacePid: undefined,
-  replace: false,
-};
+const OPTIONS = mountOptions("/mnt", { fsname: "/src" });
 
 describe("mountinfo", () => {
   test("is read with octal escapes, optional fields and empty sources", () => {

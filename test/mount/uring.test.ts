@@ -3,6 +3,7 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { readProc } from "../../src/proc.ts";
 import { EXECUTABLE, Mount, offerIoUring, whyNoIoUring, withMount } from "../support-mount.ts";
 
 setDefaultTimeout(60_000);
@@ -18,6 +19,22 @@ async function run(...line: string[]): Promise<string> {
   ]);
   if ((await child.exited) !== 0) throw new Error(`${line.join(" ")}: ${wrong}`);
   return said;
+}
+
+/** Has so many processes, started by `prefix`, wait for a lock and get it. */
+async function waitForLocks(path: string, locks: number, prefix: readonly string[]): Promise<void> {
+  const spawn = (script: string): Bun.Subprocess<"pipe", "pipe", "ignore"> =>
+    Bun.spawn([...prefix, "flock", "-F", path, "sh", "-c", script], {
+      stdio: ["pipe", "pipe", "ignore"],
+    });
+  const holder = spawn("echo got; read line");
+  expect(new TextDecoder().decode((await holder.stdout.getReader().read()).value)).toBe("got\n");
+  const waiters = Array.from({ length: locks }, () => spawn("exit 0"));
+  const isWaiting = ({ pid }: Bun.Subprocess): boolean =>
+    readProc(`${pid}/wchan`) === "request_wait_answer";
+  while (!waiters.every(isWaiting)) await new Promise(setImmediate);
+  holder.kill();
+  for (const { exited } of waiters) expect(await exited).toBe(0);
 }
 
 describe.skipIf(whyNoIoUring !== undefined)("io_uring", () => {
@@ -113,7 +130,10 @@ describe.skipIf(whyNoIoUring !== undefined)("io_uring", () => {
     }
   });
 
-  test("gets a further worker where one is stuck, also for what was there before", async () => {
+  test.each([
+    { what: "what was there before", locks: 0 },
+    { what: "a CPU where locks were waited for", locks: 20 },
+  ])("gets a further worker where one is stuck, also for $what", async ({ locks }) => {
     const image = `/tmp/fuse-backend-frozen-${process.pid}`;
     const disk = `${image}.disk`;
     await run("truncate", "--size=64M", image);
@@ -122,21 +142,19 @@ describe.skipIf(whyNoIoUring !== undefined)("io_uring", () => {
     await run("mount", "-o", "loop", image, disk);
     const children: Bun.Subprocess[] = [];
     try {
-      await run("mkdir", `${disk}/dir`);
+      await run("mkdir", `${disk}/dir`, `${disk}/other`);
       await withMount({ source: disk, options: ON }, async (mount) => {
         const onFirst = ["taskset", "-c", "0"];
         await run("ls", `${mount.mountpoint}/dir`);
+        await waitForLocks(`${mount.mountpoint}/file`, locks, onFirst);
         await run("fsfreeze", "--freeze", disk);
         try {
-          children.push(Bun.spawn([...onFirst, "mkdir", `${mount.mountpoint}/new`]));
-          const looked = await run(
-            ...onFirst,
-            "sh",
-            "-c",
-            'for n in 1 2 3 4; do (timeout 10 ls "$1/dir/$n" 2>&1 | grep -c "No such file") & done; wait',
-            "sh",
-            mount.mountpoint,
-          );
+          children.push(Bun.spawn([...onFirst, "mkdir", `${mount.mountpoint}/other/new`]));
+          const script =
+            'for n in 1 2 3 4; do (ls "$1/dir/$n" 2>&1 | grep -c "No such file") & done; wait';
+          const looking = run(...onFirst, "sh", "-c", script, "sh", mount.mountpoint);
+          // Who waits for a daemon's answer can't be killed.
+          const looked = await Promise.race([looking, Bun.sleep(10_000)]);
           expect(looked).toBe("1\n1\n1\n1\n");
           expect(mount.output).toContain("one more is started");
         } finally {
