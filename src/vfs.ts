@@ -31,9 +31,17 @@ import {
   EOPNOTSUPP,
   EOVERFLOW,
   EPERM,
+  ESTALE,
   EXDEV,
 } from "./errno.ts";
-import type { AttrChanges, Context, DataIn, FileLock, LockOwner } from "./filesystem.ts";
+import type {
+  AttrChanges,
+  Context,
+  DataIn,
+  FileLock,
+  FileSystem,
+  LockOwner,
+} from "./filesystem.ts";
 import type {
   AttrReply,
   DataOut,
@@ -71,9 +79,26 @@ export class Vfs extends VfsMounts {
       const found = this.#lookupFromRoot(served, context, name, entry);
       if (found <= 0) return found;
     }
-    if (node === 0 && name.isDots && name.length === 1)
-      return served.fs.revive(context, parent, entry);
+    if (served.fs.shownNodes !== undefined && name.isDots && name.length === 1)
+      return this.#lookupItself(served.fs, context, parent, name, entry);
     return served.fs.lookup(context, node, name, entry);
+  }
+
+  /** LOOKUP of `.` in a node that the file system may not know, or not for much longer. */
+  #lookupItself(
+    fs: FileSystem,
+    context: Context,
+    nodeid: number,
+    name: Name,
+    entry: EntryOut,
+  ): number {
+    const { node } = this;
+    const result = node === 0 ? -ESTALE : fs.lookup(context, node, name, entry);
+    if (result < 0 && result !== -ESTALE) return result;
+    // Another thread may have done a FORGET since, and its number may be a new node's.
+    if (result >= 0 && fs.shownNodes?.known(nodeid) === node) return result;
+    if (result >= 0) fs.forget(node, 1);
+    return fs.revive(context, nodeid, entry);
   }
 
   /** From the root of a mount the way leads back to the tree; 1 if not. */

@@ -13,6 +13,7 @@ import {
   ENOTTY,
   EOPNOTSUPP,
   EPERM,
+  ESTALE,
   EXDEV,
 } from "../src/errno.ts";
 import type { FileSystem } from "../src/filesystem.ts";
@@ -420,5 +421,22 @@ describe("nodes that are shown by other numbers", () => {
       ["lookup", 0],
       ["lookup", 0],
     ]);
+  });
+
+  test.each([
+    ["was forgotten meanwhile", -ESTALE, [7], ["lookup", "revive"]],
+    ["was forgotten, and its number is another's", 0, [7, 0], ["lookup", "forget", "revive"]],
+    ["is still there", 0, [7, 7], ["lookup"]],
+    ["can't be told of", -EIO, [7], ["lookup"]],
+  ])("LOOKUP of `.` in one that %s", (_what, result, known, methods) => {
+    const { fs, calls } = recording({ lookup: () => result });
+    fs.shownNodes = { ...apart, known: () => known.shift() ?? 0 };
+    const harness = new VfsHarness(new Vfs({ fixed: true }));
+    harness.vfs.mount(fs, "/");
+    harness.lookup(5 * APART, ".");
+    const ids = { lookup: 7, forget: 7, revive: 5 * APART };
+    expect(calls.map(([method, nodeid]) => [method, nodeid])).toEqual(
+      methods.map((method) => [method, ids[method as keyof typeof ids]]),
+    );
   });
 });
