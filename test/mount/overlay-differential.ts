@@ -14,6 +14,8 @@
 // - ctime of a file that loses set-group-id when its ACL is removed: the kernel leaves it;
 // - chmod(2) to the mode that a file has already, and renames onto directories that are not empty:
 //   the kernel copies up all the same;
+// - removing an ACL that is not there: the kernel says so of files in lower layers only, and which
+//   are there depends on the names by which a file was copied up that has several;
 // - holes in files that were copied up: see `seekData` in overlay-operations.ts;
 // - what a descriptor that only reads sees through mmap(2) after a copy-up: the kernel maps the old
 //   file, whereas read(2) reads the new one;

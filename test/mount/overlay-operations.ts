@@ -3,7 +3,7 @@
 // that almost everything is in several layers.
 
 import * as abi from "../../src/abi-linux.ts";
-import { EEXIST, ENXIO } from "../../src/errno.ts";
+import { EEXIST, ENODATA, ENXIO } from "../../src/errno.ts";
 import * as c from "./calls.ts";
 import {
   ACLS,
@@ -216,6 +216,17 @@ const mountTable: Table = {
   },
   futimens: withoutGoneNodes("futimens"),
   fsetxattr: withoutGoneNodes("fsetxattr"),
+  /** Of an ACL that is not there the result says whether the file is in the upper layer. */
+  removexattr: {
+    ...theirs("removexattr"),
+    run: (w, args) => {
+      const name = String(args[1]);
+      const isMissingAcl =
+        [ACL_ACCESS, ACL_DEFAULT].includes(name) &&
+        c.getxattr(w.at(String(args[0])), name) === -ENODATA;
+      return isMissingAcl ? "left out" : theirs("removexattr").run(w, args);
+    },
+  },
   /** Copying up may fill holes, as the kernel does between stretches of data. */
   seek: row(
     3,
@@ -285,7 +296,7 @@ const mountTable: Table = {
       // The kernel copies up what it then can't rename.
       const listed = isDirectoryAt(source) && isDirectoryAt(target) ? c.list(target) : [];
       const isThere = (name: string): boolean => typeof c.lstat(`${target}/${name}`) !== "number";
-      if (Array.isArray(listed) && listed.some(isThere)) return "left out";
+      if (!Array.isArray(listed) || listed.some(isThere)) return "left out";
       const error = c.rename(source, target, flags);
       if (error < 0) return error;
       return before[0] === inode(target) && (flags !== 2 || before[1] === inode(source));
