@@ -90,13 +90,17 @@ export abstract class OverlayLookup extends OverlayProbe {
     this.nodes.forget(nodeid, count);
   }
 
-  /** `.` and `..`, for NFS export. */
+  /**
+   * `.` and `..`, for NFS export. What has no name was removed, though the kernel may still use it;
+   * or it was found by a handle that lasts, and is by `revive` again.
+   */
   #findDots(node: number, length: number): number {
-    const parent = length === 1 || this.isRoot(node) ? node : this.nodes.nameOf(node, this.name);
+    const parent = this.isRoot(node) ? node : this.nodes.nameOf(node, this.name);
     if (parent === 0) return -ESTALE;
+    const found = length === 1 ? node : parent;
     this.statSlot = 0;
-    this.nodes.again(parent);
-    return parent;
+    this.nodes.again(found);
+    return found;
   }
 
   /**
