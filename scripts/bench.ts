@@ -322,11 +322,15 @@ const WARM_UP_TURNS = 4;
  * Daemons are measured as they are after a while, with their code compiled and their tables grown.
  */
 async function warmUp(bench: Bench, scenarios: readonly Scenario[], targets: readonly Target[]) {
-  const metadata = scenarios.filter(({ group }) => group === "metadata");
-  const quiet: Bench = { ...bench, report: () => {} };
+  const trees = scenarios.filter(({ group }) => group === "tree");
+  if (trees.length === 0 && !scenarios.some(({ group }) => group === "metadata")) return;
+  const metadata = SCENARIOS.filter(({ group }) => group === "metadata");
+  const wanted = new Set([...metadata, ...trees].flatMap(({ figures }) => figures));
+  const quiet: Bench = { ...bench, wanted, report: () => {} };
   for (let turn = 0; turn < WARM_UP_TURNS; turn++) {
     console.error(`bench: warming up, ${turn + 1}/${WARM_UP_TURNS}`);
-    for (const scenario of metadata)
+    // What programs do with trees takes more kinds of requests, but one turn is many of each.
+    for (const scenario of turn === 0 ? [...metadata, ...trees] : metadata)
       for (const target of targets) await runScenario(quiet, scenario, target);
   }
 }
