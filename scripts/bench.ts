@@ -319,18 +319,27 @@ async function runScenario(bench: Bench, scenario: Scenario, target: Target): Pr
 const WARM_UP_TURNS = 4;
 
 /**
- * Daemons are measured as they are after a while, with their code compiled and their tables grown.
+ * What daemons do before `scenarios` are measured, turn by turn: they are measured as they are
+ * after a while, with their code compiled and their tables grown. Nothing where the kernel moves
+ * the data, or for new daemons.
  */
-async function warmUp(bench: Bench, scenarios: readonly Scenario[], targets: readonly Target[]) {
+export function warmUpTurns(scenarios: readonly Scenario[]): Scenario[][] {
   const trees = scenarios.filter(({ group }) => group === "tree");
-  if (trees.length === 0 && !scenarios.some(({ group }) => group === "metadata")) return;
+  if (trees.length === 0 && !scenarios.some(({ group }) => group === "metadata")) return [];
   const metadata = SCENARIOS.filter(({ group }) => group === "metadata");
-  const wanted = new Set([...metadata, ...trees].flatMap(({ figures }) => figures));
+  // What programs do with trees takes more kinds of requests, but one turn is many of each.
+  return Array.from({ length: WARM_UP_TURNS }, (_, turn) =>
+    turn === 0 ? [...metadata, ...trees] : metadata,
+  );
+}
+
+async function warmUp(bench: Bench, scenarios: readonly Scenario[], targets: readonly Target[]) {
+  const turns = warmUpTurns(scenarios);
+  const wanted = new Set(turns.flat().flatMap(({ figures }) => figures));
   const quiet: Bench = { ...bench, wanted, report: () => {} };
-  for (let turn = 0; turn < WARM_UP_TURNS; turn++) {
-    console.error(`bench: warming up, ${turn + 1}/${WARM_UP_TURNS}`);
-    // What programs do with trees takes more kinds of requests, but one turn is many of each.
-    for (const scenario of turn === 0 ? [...metadata, ...trees] : metadata)
+  for (const [turn, warming] of turns.entries()) {
+    console.error(`bench: warming up, ${turn + 1}/${turns.length}`);
+    for (const scenario of warming)
       for (const target of targets) await runScenario(quiet, scenario, target);
   }
 }

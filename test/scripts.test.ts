@@ -2,8 +2,12 @@
 // parsers of what other programs print.
 
 import { describe, expect, test } from "bun:test";
-import { parseBenchArguments, UsageError as BenchUsageError } from "../scripts/bench.ts";
-import { parseFio } from "../scripts/bench-figures.ts";
+import {
+  parseBenchArguments,
+  UsageError as BenchUsageError,
+  warmUpTurns,
+} from "../scripts/bench.ts";
+import { parseFio, SCENARIOS } from "../scripts/bench-figures.ts";
 import {
   columns,
   formatRatio,
@@ -182,6 +186,25 @@ describe("the statistics of bench.ts", () => {
     }
     const [, row] = table({ results, targets: specs.slice(0, 2), cpu: true });
     expect(row?.[2]).toBe("0.50 (0.50–0.50) 1.0+15.0 µs");
+  });
+});
+
+describe("before bench.ts measures", () => {
+  const groups = (...names: string[]) =>
+    warmUpTurns(SCENARIOS.filter(({ group }) => names.includes(group))).map((turn) =>
+      turn.map(({ group }) => group),
+    );
+
+  test("metadata alone is a warm-up for metadata", () => {
+    expect(groups("metadata", "daemon")).toEqual(Array(4).fill(["metadata", "metadata"]));
+  });
+  test("daemons that are to do trees alone are warm too, and have done trees", () => {
+    const [first, ...later] = groups("tree");
+    expect(first).toEqual(["metadata", "metadata", "tree"]);
+    expect(later).toEqual(Array(3).fill(["metadata", "metadata"]));
+  });
+  test("nothing is done where it makes no difference", () => {
+    expect(groups("fio", "daemon")).toEqual([]);
   });
 });
 
