@@ -168,21 +168,21 @@ function theirs(name: string): Row {
   return operation;
 }
 
+/** An operation that is left out where `isExcepted`. */
+function except(row: Row, isExcepted: (...given: Parameters<Row["run"]>) => boolean): Row {
+  return { ...row, run: (w, args) => (isExcepted(w, args) ? "left out" : row.run(w, args)) };
+}
+
 /**
  * An operation on a slot that is left out for what has no name any more: the kernel's copy-up gives
  * it a name again, or fails if something else has that, a whiteout for instance.
  */
 function withoutGoneNodes(name: string): Row {
-  const { run, ...rest } = theirs(name);
-  const isGoneNode = (fd: number): boolean => {
-    if (fd < 0) return false;
+  return except(theirs(name), (w, args) => {
+    const fd = w.fd(Number(args[0]));
     // Its number of links is that of the lower layer.
-    return String(c.readlink(`/proc/self/fd/${fd}`)).endsWith(" (deleted)");
-  };
-  return {
-    ...rest,
-    run: (w, args) => (isGoneNode(w.fd(Number(args[0]))) ? "left out" : run(w, args)),
-  };
+    return fd >= 0 && String(c.readlink(`/proc/self/fd/${fd}`)).endsWith(" (deleted)");
+  });
 }
 
 const hasMode = (found: c.Stat | number, mode: number): boolean =>
@@ -200,33 +200,20 @@ const mountTable: Table = {
   open: { ...theirs("open"), weight: 24 },
   linkSlot: withoutGoneNodes("linkSlot"),
   /** A lower file that has the mode already is not copied up, by the kernel it is. */
-  chmod: {
-    ...theirs("chmod"),
-    run: (w, args) =>
-      hasMode(c.stat(w.at(String(args[0]))), Number(args[1]))
-        ? "left out"
-        : theirs("chmod").run(w, args),
-  },
-  fchmod: {
-    ...theirs("fchmod"),
-    run: (w, args) =>
-      hasMode(c.fstat(w.fd(Number(args[0]))), Number(args[1]))
-        ? "left out"
-        : withoutGoneNodes("fchmod").run(w, args),
-  },
+  chmod: except(theirs("chmod"), (w, args) =>
+    hasMode(c.stat(w.at(String(args[0]))), Number(args[1])),
+  ),
+  fchmod: except(withoutGoneNodes("fchmod"), (w, args) =>
+    hasMode(c.fstat(w.fd(Number(args[0]))), Number(args[1])),
+  ),
   futimens: withoutGoneNodes("futimens"),
   fsetxattr: withoutGoneNodes("fsetxattr"),
   /** Of an ACL that is not there the result says whether the file is in the upper layer. */
-  removexattr: {
-    ...theirs("removexattr"),
-    run: (w, args) => {
-      const name = String(args[1]);
-      const isMissingAcl =
-        [ACL_ACCESS, ACL_DEFAULT].includes(name) &&
-        c.getxattr(w.at(String(args[0])), name) === -ENODATA;
-      return isMissingAcl ? "left out" : theirs("removexattr").run(w, args);
-    },
-  },
+  removexattr: except(theirs("removexattr"), (w, args) => {
+    const name = String(args[1]);
+    const isAcl = name === ACL_ACCESS || name === ACL_DEFAULT;
+    return isAcl && c.getxattr(w.at(String(args[0])), name) === -ENODATA;
+  }),
   /** Copying up may fill holes, as the kernel does between stretches of data. */
   seek: row(
     3,
