@@ -162,7 +162,7 @@ function copyUp(kind: "small" | "large", isVolatile: boolean): Scenario {
     group: "copy-up",
     figures: [name],
     async run(bench, target: OverlayTarget) {
-      const warm = job(target, "change", "warm", WARM_UP_FILES);
+      const warm = job(target, "change", "warm", bench.sizes.warmUpCopies);
       const small = job(target, "change", "small", bench.sizes.copiedFiles);
       const lower = layers(bench, "copied", 1, (paths) => {
         for (const each of [warm, small]) spread(paths, each, "x".repeat(COPIED_BYTES));
