@@ -323,8 +323,8 @@ export const attributeCases: Cases = {
       .map((name) => [name, changes(place.at(name), () => c.chown(place.at(name), -1, -1))]),
 
   "a chown that changes nothing is no way to take a stranger's set-user-ID bit": ({ at }) => {
-    // Nobody has had it open: until a writer's RELEASE, which close(2) does not wait for, it could be
-    // the writer who asks.
+    // Nobody has had it open. Until a writer's RELEASE, which close(2) does not wait for, it could
+    // be the writer who asks.
     const path = at("f");
     return [
       c.mknod(path, abi.S_IFREG | 0o4755),
